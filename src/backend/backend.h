@@ -1,0 +1,50 @@
+/* A device that holds arrays and runs ops on them.
+ *
+ * Upper layers name memory by handles and never read it: a handle points to elements of the
+ * backend's own type (float on the CPU, double in the reference backend, device memory on a GPU),
+ * and only uploads and downloads cross over. Ops are enqueued in order; a download waits for them.
+ *
+ * Two backends are here: cpu (f32, fast, threads) and reference (f64, one thread, written to be
+ * read). The same model code runs on both, so that whole models are checked against finite
+ * differences in double precision.
+ */
+#ifndef GRAFT_BACKEND_BACKEND_H
+#define GRAFT_BACKEND_BACKEND_H
+
+#include "base/cpu_features.h"
+#include "base/status.h"
+#include "tensor/dtype.h"
+
+typedef struct device_array device_array; /* a handle to elements; never defined */
+struct op_table;
+
+typedef struct backend {
+    const struct op_table *ops;
+    const char *name; /* "cpu", "reference" */
+    dtype element;    /* DTYPE_F32 or DTYPE_F64 */
+    size_t element_bytes;
+    int32_t n_threads;
+    size_t workspace_bytes; /* fixed memory of its own, counted as workspace */
+} backend;
+
+/* n_threads 0: one a core. `features` limits the instruction sets (see cpu_features_mask). */
+graft_status backend_create_cpu(backend **, int32_t n_threads, const cpu_features *features,
+                                graft_error *);
+graft_status backend_create_reference(backend **, graft_error *);
+void backend_destroy(backend **);
+/* The kernels a CPU backend runs with these features, for people: "avx2". */
+const char *backend_cpu_kernels(const cpu_features *);
+/* Fixed workspace that a CPU backend of so many threads will hold, without making one. */
+size_t backend_cpu_workspace_bytes(int32_t n_threads);
+
+/* The handle of element `offset` of an array. */
+static inline device_array *array_at(const backend *dev, device_array *array, int64_t offset) {
+    return (device_array *)((unsigned char *)array + offset * (int64_t)dev->element_bytes);
+}
+static inline const device_array *array_at_const(const backend *dev, const device_array *array,
+                                                 int64_t offset) {
+    return (const device_array *)((const unsigned char *)array +
+                                  offset * (int64_t)dev->element_bytes);
+}
+
+#endif

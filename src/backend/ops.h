@@ -1,0 +1,166 @@
+/* The contract of every op. Shapes are at the arguments; arrays are row-major and do not overlap
+ * unless "may alias" is said. Sums over tokens follow token_rows.grid, in order. The bits of a
+ * result do not depend on the number of threads, and a token's row of a result does not depend on
+ * the other tokens in the buffer. NaN and infinity pass through.
+ *
+ * The reference backend (src/backend/reference) is the specification: plain loops in double
+ * precision. */
+#ifndef GRAFT_BACKEND_OPS_H
+#define GRAFT_BACKEND_OPS_H
+
+#include "backend/batch.h"
+
+/* A slice of a stored weight matrix [rows, cols]: rows are outputs. Only ops read the data. */
+typedef struct weight_ref {
+    const void *data; /* element [0, 0] of the slice, as stored */
+    dtype type;       /* F32, BF16, F16; F64 in the reference backend's own arrays */
+    int64_t rows, cols;
+    int64_t row_stride; /* elements from one row to the next */
+} weight_ref;
+
+/* scale * (x A^T B^T + bias), as LoRA adds it to a linear layer. On an embedding, A is [rank,
+ * vocab] and x one-hot. */
+typedef struct low_rank_term {
+    const device_array *a, *b, *bias; /* [rank, in], [out, rank], [out] or NULL */
+    device_array *da, *db, *dbias;    /* gradients, added to; NULL: frozen */
+    float scale;
+    int32_t rank;
+    int32_t job;             /* applies to this job's tokens; -1: to all */
+    float dropout;           /* of the term's input, in training */
+    uint32_t dropout_stream; /* tells modules apart */
+} low_rank_term;
+
+/* y = x W^T + bias + terms. Filled once when a model is bound; the op carries it out. */
+typedef struct linear_call {
+    weight_ref weight;               /* [out, in] */
+    const device_array *bias;        /* [out] or NULL */
+    device_array *d_weight, *d_bias; /* [out, in], [out]: added to; NULL: frozen */
+    const low_rank_term *terms;
+    int32_t n_terms;
+} linear_call;
+
+enum { ATTENTION_HEAD_DIM_MAX = 256 }; /* larger heads are refused when a model is read */
+
+typedef struct attention_call {
+    int32_t n_heads, n_kv_heads, head_dim; /* n_kv_heads divides n_heads */
+    float scale;                           /* of the scores, before softmax; > 0 */
+    int32_t window;                        /* position i sees j with i - j < window; 0: no window */
+} attention_call;
+
+typedef struct adamw_step {
+    double learning_rate, beta1, beta2, epsilon,
+        weight_decay;                          /* decoupled decay, as torch.optim.AdamW */
+    double bias_correction1, bias_correction2; /* 1 - beta^t */
+    double gradient_scale;                     /* clipping; 1: none */
+} adamw_step;
+
+typedef struct op_table {
+    /* Memory. alloc gives LAYOUT_ALIGNMENT-aligned memory, zeroed and touched; NULL when there is
+     * none. */
+    void *(*alloc)(backend *, size_t bytes);
+    void (*release)(backend *, void *memory);
+    void (*upload)(backend *, device_array *to, const void *stored, dtype,
+                   int64_t n); /* F32, BF16, F16, F64 */
+    void (*download)(backend *, float *to, const device_array *from, int64_t n);
+    void (*download_f64)(backend *, double *to, const device_array *from, int64_t n);
+    void (*destroy)(backend *);
+
+    /* y [n, cols] = rows ids[i] of the table, plus terms (their dropout is not applied, as in
+     * PEFT). */
+    void (*embed_fwd)(backend *, device_array *y, const weight_ref *table,
+                      const low_rank_term *terms, int32_t n_terms, const int32_t *ids,
+                      const token_rows *);
+    /* d_table [vocab, cols] (NULL: frozen) += dy by id; the terms' gradients likewise. */
+    void (*embed_bwd)(backend *, device_array *d_table, const device_array *dy,
+                      const weight_ref *table, const low_rank_term *terms, int32_t n_terms,
+                      const int32_t *ids, const token_rows *);
+
+    /* y = x * rstd * w, rstd [rows] = 1 / sqrt(mean(x^2) + eps), w [cols]. y may alias x. */
+    void (*rmsnorm_fwd)(backend *, device_array *y, device_array *rstd, const device_array *x,
+                        const device_array *w, float eps, int64_t rows, int64_t cols);
+    /* dx (+)= ..., dw [cols] += sum over rows (NULL: frozen). `per_token` rows belong to one token
+     * (heads in q/k norms; else 1): x is [n * per_token, cols]. add: dx is added to, else
+     * overwritten; dx may alias dy. */
+    void (*rmsnorm_bwd)(backend *, device_array *dx, device_array *dw, const device_array *dy,
+                        const device_array *x, const device_array *rstd, const device_array *w,
+                        int32_t per_token, int64_t cols, bool add, const token_rows *);
+
+    /* y [n, out] (+)= linear(x [n, in]). xa [n, sum of ranks] keeps scale-free x A^T of every term
+     * for backward (NULL without terms), 0 where a term does not apply. scratch:
+     * linear_scratch_elements. */
+    void (*linear_fwd)(backend *, device_array *y, device_array *xa, const device_array *x,
+                       const linear_call *, bool add, device_array *scratch, const token_rows *);
+    /* dx [n, in] (+)= dy W + ... (NULL: nobody needs it); gradients of the call are added to. x is
+     * read only for terms with da, for d_weight, and with dropout; else it may be NULL. */
+    void (*linear_bwd)(backend *, device_array *dx, const device_array *dy, const device_array *x,
+                       const device_array *xa, const linear_call *, bool add, device_array *scratch,
+                       const token_rows *);
+
+    /* x [n, heads, head_dim] is rotated in place, pairs (i, i + head_dim / 2); cos, sin [n,
+     * head_dim / 2]. inverse: the transposed map, for backward. */
+    void (*rope)(backend *, device_array *x, const device_array *cos, const device_array *sin,
+                 int64_t n, int32_t heads, int32_t head_dim, bool inverse);
+
+    /* Causal attention inside each segment, over segment.past[layer] first. q, o [n, n_heads *
+     * head_dim]; k, v [n, n_kv_heads * head_dim]; lse [n, n_heads] log-sum-exp of the scaled
+     * scores, kept for backward. */
+    void (*attention_fwd)(backend *, device_array *o, device_array *lse, const device_array *q,
+                          const device_array *k, const device_array *v, const attention_call *,
+                          const batch *, int32_t layer);
+    /* dq, dk, dv are overwritten; past's dk, dv added to. scratch [n, n_heads]. d_o is d loss / d
+     * o. */
+    void (*attention_bwd)(backend *, device_array *dq, device_array *dk, device_array *dv,
+                          const device_array *d_o, const device_array *o, const device_array *lse,
+                          const device_array *q, const device_array *k, const device_array *v,
+                          const attention_call *, device_array *scratch, const batch *,
+                          int32_t layer);
+
+    /* h = silu(gate) * up; h may alias gate or up. */
+    void (*swiglu_fwd)(backend *, device_array *h, const device_array *gate, const device_array *up,
+                       int64_t n);
+    /* d_gate may alias gate, d_up may alias up or dh. */
+    void (*swiglu_bwd)(backend *, device_array *d_gate, device_array *d_up, const device_array *dh,
+                       const device_array *gate, const device_array *up, int64_t n);
+
+    /* loss[i] = logsumexp(logits[i]) - logits[i][targets[i]]; with `gradient`, logits become
+     * weights[i] * (softmax - onehot) in place. logits [n, vocab]. */
+    void (*cross_entropy)(backend *, device_array *loss, device_array *logits,
+                          const int32_t *targets, const float *weights, int64_t n, int64_t vocab,
+                          bool gradient);
+
+    void (*fill)(backend *, device_array *y, double value, int64_t n);
+    void (*copy)(backend *, device_array *y, const device_array *x, int64_t n);
+    void (*add)(backend *, device_array *y, const device_array *x, int64_t n); /* y += x */
+    void (*scale)(backend *, device_array *y, double factor, int64_t n);
+    /* y[i] = x[index[i]], and y[index[i]] = x[i] (other rows of y untouched; indices distinct);
+     * rows of cols elements. */
+    void (*gather_rows)(backend *, device_array *y, const device_array *x, const int32_t *index,
+                        int64_t n, int64_t cols);
+    void (*scatter_rows)(backend *, device_array *y, const device_array *x, const int32_t *index,
+                         int64_t n, int64_t cols);
+
+    /* Optimizer. sum_squares waits for the device; blocks of fixed size are added in order. */
+    double (*sum_squares)(backend *, const device_array *x, int64_t n);
+    void (*adamw)(backend *, device_array *p, const device_array *g, device_array *m,
+                  device_array *v, int64_t n, const adamw_step *);
+} op_table;
+
+/* Elements of scratch that linear_fwd and linear_bwd need for n tokens. */
+static inline int64_t linear_scratch_elements(const linear_call *call, int64_t n) {
+    int64_t ranks = 0;
+    bool dropped = false;
+    for (int32_t i = 0; i < call->n_terms; i++) {
+        ranks += call->terms[i].rank;
+        dropped = dropped || call->terms[i].dropout > 0;
+    }
+    return n * (2 * ranks + (dropped ? call->weight.cols : 0));
+}
+
+/* Whether dropout keeps an element, the same on every backend: one Philox block of 4 words covers
+ * elements 4i..4i+3 of a token's row; counter {element / 4, stream, token counter low, high}, key
+ * the step's. Kept when word >= p * 2^32. */
+void dropout_words(uint32_t words[4], uint64_t key, uint32_t stream, uint64_t token_counter,
+                   uint32_t block);
+uint32_t dropout_threshold(float p);
+
+#endif

@@ -1,0 +1,147 @@
+#include "backend/reference/reference.h"
+
+#include <assert.h>
+#include <math.h>
+
+/* One query's view of a segment: its keys are the past, then the segment's own tokens up to itself.
+ * Key j has place j; the query, the segment's token i, has place past length + i. */
+typedef struct row_view {
+    const attention_call *call;
+    const segment *seg;
+    const kv_view *past; /* NULL: none */
+    int32_t token;       /* in the batch */
+    int32_t head, kv_head;
+    int32_t key_first, key_end; /* the visible places */
+} row_view;
+
+static row_view row_of(const attention_call *call, const segment *seg, int32_t layer, int32_t token,
+                       int32_t head) {
+    const kv_view *past = seg->past ? &seg->past[layer] : NULL;
+    int32_t place = (past ? past->length : 0) + token - seg->token_begin;
+    int32_t first = call->window > 0 && place - call->window + 1 > 0 ? place - call->window + 1 : 0;
+    return (row_view){.call = call,
+                      .seg = seg,
+                      .past = past,
+                      .token = token,
+                      .head = head,
+                      .kv_head = head / (call->n_heads / call->n_kv_heads),
+                      .key_first = first,
+                      .key_end = place + 1};
+}
+
+/* The head_dim elements of key place j, in `past_array` or else in the batch's `own`. */
+static int64_t key_offset(const row_view *row, int32_t j, bool *is_past) {
+    int32_t past_length = row->past ? row->past->length : 0;
+    *is_past = j < past_length;
+    int64_t at = *is_past ? j : row->seg->token_begin + (j - past_length);
+    return (at * row->call->n_kv_heads + row->kv_head) * row->call->head_dim;
+}
+
+static const double *key_of(const row_view *row, const device_array *k, int32_t j) {
+    bool is_past;
+    int64_t offset = key_offset(row, j, &is_past);
+    return ref_array_const(is_past ? row->past->k : k) + offset;
+}
+
+static const double *value_of(const row_view *row, const device_array *v, int32_t j) {
+    bool is_past;
+    int64_t offset = key_offset(row, j, &is_past);
+    return ref_array_const(is_past ? row->past->v : v) + offset;
+}
+
+static double dot(const double *a, const double *b, int32_t n) {
+    double sum = 0;
+    for (int32_t i = 0; i < n; i++)
+        sum += a[i] * b[i];
+    return sum;
+}
+
+/* The scores are computed again wherever they are needed: nothing of size keys is kept. */
+static double score(const row_view *row, const double *q, const device_array *k, int32_t j) {
+    return (double)row->call->scale * dot(q, key_of(row, k, j), row->call->head_dim);
+}
+
+static void row_fwd(const row_view *row, double *o, double *lse, const double *q,
+                    const device_array *k, const device_array *v) {
+    double largest = -INFINITY, total = 0;
+    for (int32_t j = row->key_first; j < row->key_end; j++)
+        largest = fmax(largest, score(row, q, k, j));
+    for (int32_t j = row->key_first; j < row->key_end; j++)
+        total += exp(score(row, q, k, j) - largest);
+    *lse = largest + log(total);
+    for (int32_t d = 0; d < row->call->head_dim; d++)
+        o[d] = 0;
+    for (int32_t j = row->key_first; j < row->key_end; j++) {
+        double probability = exp(score(row, q, k, j) - *lse);
+        for (int32_t d = 0; d < row->call->head_dim; d++)
+            o[d] += probability * value_of(row, v, j)[d];
+    }
+}
+
+void ref_attention_fwd(backend *dev, device_array *o, device_array *lse, const device_array *q,
+                       const device_array *k, const device_array *v, const attention_call *call,
+                       const batch *b, int32_t layer) {
+    (void)dev;
+    for (int32_t s = 0; s < b->n_segments; s++)
+        for (int32_t t = b->segments[s].token_begin; t < b->segments[s].token_end; t++)
+            for (int32_t h = 0; h < call->n_heads; h++) {
+                row_view row = row_of(call, &b->segments[s], layer, t, h);
+                int64_t at = (int64_t)t * call->n_heads + h;
+                row_fwd(&row, ref_array(o) + at * call->head_dim, ref_array(lse) + at,
+                        ref_array_const(q) + at * call->head_dim, k, v);
+            }
+}
+
+typedef struct row_arrays { /* one query's elements */
+    double *dq;
+    const double *q, *d_o, *o;
+    double lse;
+} row_arrays;
+
+/* p = softmax(scale q k), o = p v: with d_p = d_o v and D = d_o o, d_score = p (d_p - D). */
+static void row_bwd(const row_view *row, const row_arrays *at, device_array *dk, device_array *dv,
+                    const device_array *k, const device_array *v) {
+    int32_t head_dim = row->call->head_dim;
+    double delta = dot(at->d_o, at->o, head_dim);
+    for (int32_t d = 0; d < head_dim; d++)
+        at->dq[d] = 0;
+    for (int32_t j = row->key_first; j < row->key_end; j++) {
+        bool is_past;
+        int64_t offset = key_offset(row, j, &is_past);
+        device_array *dk_array = is_past ? row->past->dk : dk;
+        device_array *dv_array = is_past ? row->past->dv : dv;
+        const double *key = key_of(row, k, j), *value = value_of(row, v, j);
+        double probability = exp(score(row, at->q, k, j) - at->lse);
+        double d_score = probability * (dot(at->d_o, value, head_dim) - delta);
+        for (int32_t d = 0; d < head_dim; d++) {
+            at->dq[d] += d_score * (double)row->call->scale * key[d];
+            if (dk_array)
+                ref_array(dk_array)[offset + d] += d_score * (double)row->call->scale * at->q[d];
+            if (dv_array)
+                ref_array(dv_array)[offset + d] += probability * at->d_o[d];
+        }
+    }
+}
+
+void ref_attention_bwd(backend *dev, device_array *dq, device_array *dk, device_array *dv,
+                       const device_array *d_o, const device_array *o, const device_array *lse,
+                       const device_array *q, const device_array *k, const device_array *v,
+                       const attention_call *call, device_array *scratch, const batch *b,
+                       int32_t layer) {
+    (void)scratch;
+    int64_t kv_elements = (int64_t)b->tokens.n * call->n_kv_heads * call->head_dim;
+    ref_fill(dev, dk, 0, kv_elements);
+    ref_fill(dev, dv, 0, kv_elements);
+    for (int32_t s = 0; s < b->n_segments; s++)
+        for (int32_t t = b->segments[s].token_begin; t < b->segments[s].token_end; t++)
+            for (int32_t h = 0; h < call->n_heads; h++) {
+                row_view row = row_of(call, &b->segments[s], layer, t, h);
+                int64_t at = (int64_t)t * call->n_heads + h, offset = at * call->head_dim;
+                row_arrays arrays = {.dq = ref_array(dq) + offset,
+                                     .q = ref_array_const(q) + offset,
+                                     .d_o = ref_array_const(d_o) + offset,
+                                     .o = ref_array_const(o) + offset,
+                                     .lse = ref_array_const(lse)[at]};
+                row_bwd(&row, &arrays, dk, dv, k, v);
+            }
+}

@@ -1,0 +1,91 @@
+#include "backend/reference/reference.h"
+
+#include "base/layout.h"
+#include "base/memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void *ref_alloc(backend *dev, size_t bytes) {
+    (void)dev;
+    size_t padded;
+    if (!size_add(&padded, bytes, LAYOUT_ALIGNMENT))
+        return NULL;
+    padded &= ~(size_t)(LAYOUT_ALIGNMENT - 1);
+    void *memory = aligned_alloc(LAYOUT_ALIGNMENT, padded);
+    if (memory)
+        memset(memory, 0, padded);
+    return memory;
+}
+
+static void ref_release(backend *dev, void *memory) {
+    (void)dev;
+    free(memory);
+}
+
+static void ref_upload(backend *dev, device_array *to, const void *stored, dtype type, int64_t n) {
+    (void)dev;
+    weight_ref row = {.data = stored, .type = type, .rows = 1, .cols = n, .row_stride = n};
+    double *y = ref_array(to);
+    for (int64_t i = 0; i < n; i++)
+        y[i] = ref_weight(&row, 0, i);
+}
+
+static void ref_download(backend *dev, float *to, const device_array *from, int64_t n) {
+    (void)dev;
+    for (int64_t i = 0; i < n; i++)
+        to[i] = (float)ref_array_const(from)[i];
+}
+
+static void ref_download_f64(backend *dev, double *to, const device_array *from, int64_t n) {
+    (void)dev;
+    for (int64_t i = 0; i < n; i++)
+        to[i] = ref_array_const(from)[i];
+}
+
+static void ref_destroy(backend *dev) {
+    free(dev);
+}
+
+static const op_table reference_ops = {
+    .alloc = ref_alloc,
+    .release = ref_release,
+    .upload = ref_upload,
+    .download = ref_download,
+    .download_f64 = ref_download_f64,
+    .destroy = ref_destroy,
+    .embed_fwd = ref_embed_fwd,
+    .embed_bwd = ref_embed_bwd,
+    .rmsnorm_fwd = ref_rmsnorm_fwd,
+    .rmsnorm_bwd = ref_rmsnorm_bwd,
+    .linear_fwd = ref_linear_fwd,
+    .linear_bwd = ref_linear_bwd,
+    .rope = ref_rope,
+    .attention_fwd = ref_attention_fwd,
+    .attention_bwd = ref_attention_bwd,
+    .swiglu_fwd = ref_swiglu_fwd,
+    .swiglu_bwd = ref_swiglu_bwd,
+    .cross_entropy = ref_cross_entropy,
+    .fill = ref_fill,
+    .copy = ref_copy,
+    .add = ref_add,
+    .scale = ref_scale,
+    .gather_rows = ref_gather_rows,
+    .scatter_rows = ref_scatter_rows,
+    .sum_squares = ref_sum_squares,
+    .adamw = ref_adamw,
+};
+
+graft_status backend_create_reference(backend **out, graft_error *err) {
+    *out = NULL;
+    backend *dev = mem_array(1, sizeof *dev);
+    if (!dev)
+        return error_memory(err, sizeof *dev, "the reference backend");
+    *dev = (backend){.ops = &reference_ops,
+                     .name = "reference",
+                     .element = DTYPE_F64,
+                     .element_bytes = sizeof(double),
+                     .n_threads = 1};
+    *out = dev;
+    return GRAFT_OK;
+}

@@ -1,0 +1,162 @@
+#include "backend/reference/reference.h"
+
+#include <assert.h>
+
+double ref_weight(const weight_ref *w, int64_t row, int64_t col) {
+    int64_t at = row * w->row_stride + col;
+    switch (w->type) {
+    case DTYPE_F32:
+        return (double)((const float *)w->data)[at];
+    case DTYPE_BF16:
+        return (double)bf16_to_f32(((const uint16_t *)w->data)[at]);
+    case DTYPE_F16:
+        return (double)f16_to_f32(((const uint16_t *)w->data)[at]);
+    default:
+        assert(w->type == DTYPE_F64);
+        return ((const double *)w->data)[at];
+    }
+}
+
+void ref_term_rows(int32_t *begin, int32_t *end, const low_rank_term *term,
+                   const token_rows *tokens) {
+    *begin = term->job < 0 ? 0 : tokens->job_begin[term->job];
+    *end = term->job < 0 ? tokens->n : tokens->job_begin[term->job + 1];
+}
+
+/* What multiplies input element i of a token: 0 or 1 / (1 - p) under dropout, else 1. */
+static double dropout_factor(const low_rank_term *term, const token_rows *tokens, int32_t token,
+                             int64_t i) {
+    if (!tokens->training || !(term->dropout > 0))
+        return 1;
+    uint32_t words[4];
+    dropout_words(words, tokens->dropout_key, term->dropout_stream, tokens->dropout_counter[token],
+                  (uint32_t)(i / 4));
+    bool is_kept = words[i % 4] >= dropout_threshold(term->dropout);
+    return is_kept ? 1 / (1 - (double)term->dropout) : 0;
+}
+
+static int64_t ranks_of(const linear_call *call) {
+    int64_t ranks = 0;
+    for (int32_t i = 0; i < call->n_terms; i++)
+        ranks += call->terms[i].rank;
+    return ranks;
+}
+
+static void base_fwd(double *y, const double *x, const linear_call *call, bool add, int32_t n) {
+    const double *bias = ref_array_const(call->bias);
+    int64_t in = call->weight.cols, out = call->weight.rows;
+    for (int32_t t = 0; t < n; t++)
+        for (int64_t o = 0; o < out; o++) {
+            double sum = bias ? bias[o] : 0;
+            for (int64_t i = 0; i < in; i++)
+                sum += x[t * in + i] * ref_weight(&call->weight, o, i);
+            y[t * out + o] = add ? y[t * out + o] + sum : sum;
+        }
+}
+
+/* xa: this term's columns, one row each `ranks` elements; 0 for tokens of other jobs. */
+static void term_fwd(double *y, double *xa, int64_t ranks, const double *x, const linear_call *call,
+                     const low_rank_term *term, const token_rows *tokens) {
+    const double *a = ref_array_const(term->a), *b = ref_array_const(term->b);
+    const double *bias = ref_array_const(term->bias);
+    int64_t in = call->weight.cols, out = call->weight.rows;
+    int32_t begin, end;
+    ref_term_rows(&begin, &end, term, tokens);
+    for (int32_t t = 0; t < tokens->n; t++) {
+        for (int32_t r = 0; r < term->rank; r++)
+            xa[t * ranks + r] = 0;
+        if (t < begin || t >= end)
+            continue;
+        for (int64_t i = 0; i < in; i++) {
+            double dropped = x[t * in + i] * dropout_factor(term, tokens, t, i);
+            for (int32_t r = 0; r < term->rank; r++)
+                xa[t * ranks + r] += dropped * a[r * in + i];
+        }
+        for (int64_t o = 0; o < out; o++) {
+            double sum = bias ? bias[o] : 0;
+            for (int32_t r = 0; r < term->rank; r++)
+                sum += xa[t * ranks + r] * b[o * term->rank + r];
+            y[t * out + o] += (double)term->scale * sum;
+        }
+    }
+}
+
+void ref_linear_fwd(backend *dev, device_array *y, device_array *xa, const device_array *x,
+                    const linear_call *call, bool add, device_array *scratch,
+                    const token_rows *tokens) {
+    (void)dev;
+    (void)scratch;
+    base_fwd(ref_array(y), ref_array_const(x), call, add, tokens->n);
+    int64_t ranks = ranks_of(call), before = 0;
+    for (int32_t i = 0; i < call->n_terms; i++) {
+        term_fwd(ref_array(y), ref_array(xa) + before, ranks, ref_array_const(x), call,
+                 &call->terms[i], tokens);
+        before += call->terms[i].rank;
+    }
+}
+
+static void base_bwd(double *dx, const double *dy, const double *x, const linear_call *call,
+                     bool add, int32_t n) {
+    int64_t in = call->weight.cols, out = call->weight.rows;
+    for (int32_t t = 0; t < n; t++) {
+        for (int64_t i = 0; dx && i < in; i++) {
+            double sum = 0;
+            for (int64_t o = 0; o < out; o++)
+                sum += dy[t * out + o] * ref_weight(&call->weight, o, i);
+            dx[t * in + i] = add ? dx[t * in + i] + sum : sum;
+        }
+        for (int64_t o = 0; o < out; o++) {
+            if (call->d_bias)
+                ref_array(call->d_bias)[o] += dy[t * out + o];
+            for (int64_t i = 0; call->d_weight && i < in; i++)
+                ref_array(call->d_weight)[o * in + i] += dy[t * out + o] * x[t * in + i];
+        }
+    }
+}
+
+/* y = scale (xa B^T + bias), xa = dropped(x) A^T. x is NULL when neither da nor dropout needs it.
+ */
+static void term_bwd(double *dx, const double *dy, const double *x, const double *xa, int64_t ranks,
+                     const linear_call *call, const low_rank_term *term, const token_rows *tokens) {
+    const double *a = ref_array_const(term->a), *b = ref_array_const(term->b);
+    double *da = ref_array(term->da), *db = ref_array(term->db), *dbias = ref_array(term->dbias);
+    int64_t in = call->weight.cols, out = call->weight.rows;
+    int32_t begin, end;
+    ref_term_rows(&begin, &end, term, tokens);
+    for (int32_t t = begin; t < end; t++) {
+        for (int64_t o = 0; o < out; o++) {
+            double scaled = (double)term->scale * dy[t * out + o];
+            if (dbias)
+                dbias[o] += scaled;
+            for (int32_t r = 0; db && r < term->rank; r++)
+                db[o * term->rank + r] += scaled * xa[t * ranks + r];
+        }
+        for (int32_t r = 0; r < term->rank; r++) {
+            double d_xa = 0;
+            for (int64_t o = 0; o < out; o++)
+                d_xa += (double)term->scale * dy[t * out + o] * b[o * term->rank + r];
+            for (int64_t i = 0; i < in; i++) {
+                double factor = dropout_factor(term, tokens, t, i);
+                if (da)
+                    da[r * in + i] += d_xa * factor * x[t * in + i];
+                if (dx)
+                    dx[t * in + i] += d_xa * a[r * in + i] * factor;
+            }
+        }
+    }
+}
+
+void ref_linear_bwd(backend *dev, device_array *dx, const device_array *dy, const device_array *x,
+                    const device_array *xa, const linear_call *call, bool add,
+                    device_array *scratch, const token_rows *tokens) {
+    (void)dev;
+    (void)scratch;
+    base_bwd(ref_array(dx), ref_array_const(dy), ref_array_const(x), call, add, tokens->n);
+    int64_t ranks = ranks_of(call), before = 0;
+    for (int32_t i = 0; i < call->n_terms; i++) {
+        const double *term_xa = xa ? ref_array_const(xa) + before : NULL;
+        term_bwd(ref_array(dx), ref_array_const(dy), ref_array_const(x), term_xa, ranks, call,
+                 &call->terms[i], tokens);
+        before += call->terms[i].rank;
+    }
+}

@@ -1,0 +1,264 @@
+/* Gradients of whole tiny models in double precision, against differences of the loss: every kind
+ * of trained part, every path that backward may leave out. */
+#include "tests/parity/model_case.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Elements of one parameter that are checked; spread over it. */
+enum { CHECKED = 12, ROWS = 3, VOCAB = 19 };
+
+static const char qwen3_config[] =
+    "{\"model_type\": \"qwen3\", \"vocab_size\": 19, \"hidden_size\": 12, \"intermediate_size\": "
+    "10,"
+    " \"num_hidden_layers\": 3, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, "
+    "\"head_dim\": 6,"
+    " \"attention_bias\": true, \"use_sliding_window\": true, \"sliding_window\": 3,"
+    " \"max_window_layers\": 1, \"tie_word_embeddings\": false}";
+
+static const char llama_config[] =
+    "{\"model_type\": \"llama\", \"vocab_size\": 19, \"hidden_size\": 12, \"intermediate_size\": "
+    "14,"
+    " \"num_hidden_layers\": 2, \"num_attention_heads\": 3, \"num_key_value_heads\": 1,"
+    " \"attention_bias\": true, \"mlp_bias\": true, \"tie_word_embeddings\": true}";
+
+static const step_limits limits = {.max_tokens = 24,
+                                   .max_labelled = 20,
+                                   .max_segments = ROWS,
+                                   .max_jobs = 2,
+                                   .training = true,
+                                   .head_chunk = 4};
+
+static void open_model(model_case *m, const char *config) {
+    const char *folder = model_case_write("gradcheck", config, 5);
+    model_case_open(m, test_backend(0), folder, "config.json");
+}
+
+/* Three rows of 7, 5 and 6 tokens; the last belongs to job 1; some tokens have no label. */
+static void fill_batch(model_case *m, const kv_view *past) {
+    static const int32_t lengths[ROWS] = {7, 5, 6};
+    model_case_batch_begin(m, true, 99);
+    for (int32_t row = 0; row < ROWS; row++) {
+        int32_t ids[8], targets[8];
+        for (int32_t t = 0; t < lengths[row]; t++) {
+            ids[t] = (5 * row + 3 * t * t + 1) % VOCAB;
+            targets[t] = t == 2 || t + 1 == lengths[row] ? -1 : (7 * row + t) % VOCAB;
+        }
+        model_case_add_row(m, &(batch_row){.ids = ids,
+                                           .targets = targets,
+                                           .n = lengths[row],
+                                           .weight = 0.1f * (float)(row + 1),
+                                           .position_first = past && row == 1 ? past->length : 0,
+                                           .job = row == 2,
+                                           .row_id = (uint64_t)row + 40,
+                                           .past = row == 1 ? past : NULL});
+    }
+}
+
+static double loss_at(model_case *m, device_array *element, double value) {
+    m->dev->ops->upload(m->dev, element, &value, DTYPE_F64, 1);
+    return model_case_step(m, false);
+}
+
+/* Five-point difference: the error is of order step^4. */
+static double difference(model_case *m, device_array *element, double value) {
+    const double step = 1e-3;
+    double far = loss_at(m, element, value + 2 * step) - loss_at(m, element, value - 2 * step);
+    double near = loss_at(m, element, value + step) - loss_at(m, element, value - step);
+    loss_at(m, element, value);
+    return (8 * near - far) / (12 * step);
+}
+
+static void check_parameter(model_case *m, const test_parameter *p, const double *gradient) {
+    double *value = model_case_download(m, p->value, p->n), largest = 0;
+    for (int64_t j = 0; j < p->n; j++)
+        largest = fmax(largest, fabs(gradient[j]));
+    assert_true(largest > 0);
+    int64_t stride = p->n > CHECKED ? p->n / CHECKED : 1;
+    for (int64_t j = 0; j < p->n; j += stride)
+        test_assert_near(gradient[j], difference(m, array_at(m->dev, p->value, j), value[j]),
+                         1e-7 * largest, 1e-6, p->name);
+    free(value);
+}
+
+static void check_gradients(model_case *m) {
+    double *gradients[CASE_PARAMETERS_MAX];
+    model_case_step(m, true);
+    /* All first: the steps of the differences add to the head's gradients again. */
+    for (size_t i = 0; i < m->n_parameters; i++)
+        gradients[i] = model_case_download(m, m->parameters[i].gradient, m->parameters[i].n);
+    for (size_t i = 0; i < m->n_parameters; i++) {
+        check_parameter(m, &m->parameters[i], gradients[i]);
+        free(gradients[i]);
+    }
+}
+
+static void lay_out(model_case *m, bool checkpointing) {
+    step_limits with = limits;
+    with.checkpointing = checkpointing;
+    model_case_layout(m, &with);
+}
+
+static void check_all_freed(const char *config, bool checkpointing) {
+    static model_case m;
+    open_model(&m, config);
+    model_case_train_all(&m);
+    lay_out(&m, checkpointing);
+    fill_batch(&m, NULL);
+    check_gradients(&m);
+    model_case_close(&m);
+}
+
+static void all_freed_with_qk_norm_windows_and_biases(void **state) {
+    (void)state;
+    check_all_freed(qwen3_config, false);
+    check_all_freed(qwen3_config, true);
+}
+
+static void all_freed_with_a_tied_head(void **state) {
+    (void)state;
+    check_all_freed(llama_config, false);
+    check_all_freed(llama_config, true);
+}
+
+/* Two terms on every linear, one for each job; dropout; biases. On embedding and head one term for
+ * all jobs. */
+static void add_terms(model_case *m) {
+    for (size_t i = 0; i < m->n_modules; i++) {
+        const model_module *module = &m->modules[i];
+        uint64_t seed = 100 + i;
+        uint32_t stream = (uint32_t)i;
+        if (module->kind == MODULE_NORM)
+            continue;
+        if (module->kind != MODULE_LINEAR) {
+            low_rank_term term = {.scale = 1.5f, .rank = 2, .job = -1};
+            model_case_add_term(m, module->name, term, false, seed);
+            continue;
+        }
+        for (int32_t job = 0; job < 2; job++) {
+            low_rank_term term = {.scale = 0.7f + (float)job,
+                                  .rank = 2 + job,
+                                  .job = job,
+                                  .dropout = job ? 0.25f : 0,
+                                  .dropout_stream = stream};
+            model_case_add_term(m, module->name, term, job == 0, seed + 1000 * (uint64_t)job);
+        }
+    }
+}
+
+static void check_terms(bool checkpointing) {
+    static model_case m;
+    open_model(&m, qwen3_config);
+    add_terms(&m);
+    lay_out(&m, checkpointing);
+    fill_batch(&m, NULL);
+    check_gradients(&m);
+    model_case_close(&m);
+}
+
+static void low_rank_terms_everywhere_with_jobs_and_dropout(void **state) {
+    (void)state;
+    check_terms(false);
+    check_terms(true);
+}
+
+/* A trained past in one segment, and nothing else trained in block 0. */
+static void check_past(bool checkpointing) {
+    static model_case m;
+    enum { LENGTH = 4, LAYERS = 3 };
+    kv_view past[LAYERS];
+    open_model(&m, qwen3_config);
+    model_case_add_term(&m, "model.layers.2.mlp.down_proj",
+                        (low_rank_term){.scale = 1, .rank = 2, .job = -1}, false, 3);
+    int64_t n = LENGTH * (int64_t)m.spec.n_kv_heads * m.spec.head_dim;
+    double *values = calloc((size_t)n, sizeof *values);
+    tensor_view view = {.data = values, .type = DTYPE_F64, .rank = 1, .shape = {n}};
+    for (int layer = 0; layer < LAYERS; layer++) {
+        char name[64];
+        for (int64_t i = 0; i < n; i++)
+            values[i] = 0.3 * sin(1.7 * (double)(i + 11 * layer));
+        snprintf(name, sizeof name, "past.%d.k", layer);
+        test_parameter *k = model_case_parameter(&m, name, &view, n);
+        snprintf(name, sizeof name, "past.%d.v", layer);
+        test_parameter *v = model_case_parameter(&m, name, &view, n);
+        past[layer] = (kv_view){
+            .k = k->value, .v = v->value, .dk = k->gradient, .dv = v->gradient, .length = LENGTH};
+    }
+    free(values);
+    /* model_case_layout finishes the hooks, which do not see a past: the layout is made again with
+     * all blocks kept. */
+    model_hooks_finish(&m.hooks, &m.spec);
+    linear_hook *lowest = &m.hooks.layers[0].linear[LINEAR_Q];
+    low_rank_term frozen = {.rank = 0, .job = -1};
+    lowest->terms = &frozen;
+    lowest->n_terms = 1;
+    lay_out(&m, checkpointing);
+    lowest->n_terms = 0;
+    assert_int_equal(m.hooks.lowest_trained_layer, 0);
+    fill_batch(&m, past);
+    check_gradients(&m);
+    model_case_close(&m);
+}
+
+static void trained_past(void **state) {
+    (void)state;
+    check_past(false);
+    check_past(true);
+}
+
+/* One part alone: backward leaves out all it can, and the rest must still be right. */
+static void check_alone(size_t module_index, bool freed, bool checkpointing) {
+    static model_case m;
+    open_model(&m, qwen3_config);
+    const model_module *module = &m.modules[module_index];
+    char name[128];
+    tensor_view view;
+    snprintf(name, sizeof name, "%s.weight", module->name);
+    assert_true(weight_source_tensor(&view, m.weights, name));
+    if (freed) {
+        test_parameter *p = model_case_parameter(&m, name, &view, (int64_t)tensor_count(&view));
+        freed_parameter parameter = {.value = p->value, .gradient = p->gradient, .is_freed = true};
+        if (module->kind == MODULE_NORM)
+            *model_hooks_norm(&m.hooks, module) = parameter;
+        else
+            model_hooks_linear(&m.hooks, module)->weight = parameter;
+    } else {
+        model_case_add_term(&m, module->name, (low_rank_term){.scale = 1, .rank = 2, .job = -1},
+                            false, 7);
+    }
+    lay_out(&m, checkpointing);
+    fill_batch(&m, NULL);
+    check_gradients(&m);
+    model_case_close(&m);
+}
+
+static void every_part_alone(void **state) {
+    (void)state;
+    static model_case m;
+    open_model(&m, qwen3_config);
+    size_t n = m.n_modules;
+    model_module *modules = m.modules;
+    m.modules = NULL;
+    model_case_close(&m);
+    for (size_t i = 0; i < n; i++) {
+        if (modules[i].layer == 0 || modules[i].layer == 2)
+            continue; /* the middle one has trained parts neither above nor below */
+        check_alone(i, true, i % 2);
+        if (modules[i].kind != MODULE_NORM)
+            check_alone(i, false, i % 2);
+    }
+    free(modules);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(all_freed_with_qk_norm_windows_and_biases),
+        cmocka_unit_test(all_freed_with_a_tied_head),
+        cmocka_unit_test(low_rank_terms_everywhere_with_jobs_and_dropout),
+        cmocka_unit_test(trained_past),
+        cmocka_unit_test(every_part_alone),
+    };
+    return cmocka_run_group_tests_name("gradcheck_model", tests, NULL, NULL);
+}

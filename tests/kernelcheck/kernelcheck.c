@@ -1,0 +1,362 @@
+/* Every op of every kernel table this machine can run, against the reference backend; and its bits
+ * against its own, with other numbers of threads and other packings.
+ *
+ * Tolerance: a result is a sum of K independent products, each rounded. Rounding errors add up like
+ * sqrt(K) eps times a typical product, and so does the sum itself, so the error is a few eps of the
+ * array's largest element, whatever K is. Attention and the norms pass such results on through a
+ * few more steps, which adds to the count. A wrong index, a lost block or a missing edge is larger
+ * by orders of magnitude. */
+#include "backend/cpu/kernels.h"
+#include "tests/kernelcheck/op_run.h"
+#include "tests/support/support.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+    const char *name, *features;
+} tables[] = {{"portable", "none"}, {"avx2", "avx2,f16c"}, {"avx512", "avx2,f16c,avx512"}};
+enum { N_TABLES = sizeof tables / sizeof tables[0], THREADS_MAX = 3 };
+
+/* The backend of a table; skips the test where the machine lacks it. */
+static backend *table_backend(int table, int32_t n_threads) {
+    cpu_features features = cpu_features_detect();
+    assert_true(cpu_features_mask(&features, tables[table].features, &test_error));
+    if (strcmp(backend_cpu_kernels(&features), tables[table].name) != 0)
+        skip();
+    backend *dev;
+    assert_ok(backend_create_cpu(&dev, n_threads, &features, &test_error));
+    return dev;
+}
+
+static bool is_result(const op_array *array) {
+    return array->role == ROLE_OUTPUT || array->role == ROLE_GRADIENT;
+}
+
+static void run_case(op_run *run, const op_case *c, backend *dev, double magnitude) {
+    *run = (op_run){.magnitude = magnitude};
+    c->build(run, dev, 42, c->params);
+}
+
+static void run_passes(op_run *run, const op_case *c) {
+    c->forward(run);
+    if (c->backward)
+        c->backward(run);
+}
+
+/* ---- against the reference ---- */
+
+/* With large scores softmax is one-hot, and the gradients of q and k are differences of equal terms
+ * d_o v k: the error is of the terms' size, not of the difference's. */
+static double smallest_scale(const op_run *run, const op_case *c) {
+    return c->is_attention ? 8 * pow(run->magnitude, 3) : 0;
+}
+
+static void compare_arrays(const op_run *expected, const op_run *got, const op_case *c,
+                           const char *table) {
+    for (int i = 0; i < expected->n_arrays; i++) {
+        const op_array *array = &expected->arrays[i];
+        if (!is_result(array))
+            continue;
+        double *want = op_values(expected, i), *have = op_values(got, i);
+        double largest = smallest_scale(expected, c);
+        for (int64_t j = 0; j < array->n; j++)
+            largest = fmax(largest, fabs(want[j]));
+        /* The second term: sums of products that underflow. */
+        double bound = c->tolerance * (double)FLT_EPSILON * largest + 1e4 * (double)FLT_TRUE_MIN;
+        for (int64_t j = 0; j < array->n; j++)
+            if (!(fabs(have[j] - want[j]) <= bound))
+                fail_msg("%s, %s: %s[%lld] is %.9g, the reference says %.9g (bound %.3g)", table,
+                         c->name, array->name, (long long)j, have[j], want[j], bound);
+        free(want);
+        free(have);
+    }
+}
+
+static void check_against_reference(const op_case *c, int table, double magnitude) {
+    backend *reference, *dev = table_backend(table, 2);
+    assert_ok(backend_create_reference(&reference, &test_error));
+    op_run expected, got;
+    run_case(&expected, c, reference, magnitude);
+    run_case(&got, c, dev, magnitude);
+    run_passes(&expected, c);
+    run_passes(&got, c);
+    compare_arrays(&expected, &got, c, tables[table].name);
+    op_run_end(&expected);
+    op_run_end(&got);
+    backend_destroy(&reference);
+    backend_destroy(&dev);
+}
+
+/* ---- bits against bits ---- */
+
+static void compare_bits(const op_run *expected, const op_run *got, const op_case *c,
+                         const char *what) {
+    for (int i = 0; i < expected->n_arrays; i++) {
+        const op_array *array = &expected->arrays[i];
+        if (!is_result(array))
+            continue;
+        size_t bytes = (size_t)array->n * expected->dev->element_bytes;
+        if (memcmp(array->memory, got->arrays[i].memory, bytes) != 0)
+            fail_msg("%s: the bits of %s depend on %s", c->name, array->name, what);
+    }
+}
+
+static void check_bits(const op_case *c, int table) {
+    backend *dev = table_backend(table, 1);
+    op_run expected, got;
+    run_case(&expected, c, dev, 1);
+    run_passes(&expected, c);
+    for (int32_t n_threads = 2; n_threads <= THREADS_MAX; n_threads++) {
+        backend *other = table_backend(table, n_threads);
+        run_case(&got, c, other, 1);
+        run_passes(&got, c);
+        compare_bits(&expected, &got, c, "the number of threads");
+        op_run_end(&got);
+        backend_destroy(&other);
+    }
+    if (c->has_tokens) {
+        run_case(&got, c, dev, 1);
+        for (int32_t s = 0; s < got.all.n_segments; s++) {
+            op_run_select(&got, s);
+            run_passes(&got, c);
+        }
+        compare_bits(&expected, &got, c, "packing");
+        op_run_end(&got);
+    }
+    op_run_end(&expected);
+    backend_destroy(&dev);
+}
+
+/* ---- NaN and infinity ---- */
+
+static void compare_finiteness(const op_run *expected, const op_run *got, const op_case *c,
+                               const char *table) {
+    for (int i = 0; i < expected->n_arrays; i++) {
+        const op_array *array = &expected->arrays[i];
+        if (!is_result(array))
+            continue;
+        double *want = op_values(expected, i), *have = op_values(got, i);
+        for (int64_t j = 0; j < array->n; j++) {
+            bool is_lost = !isfinite(want[j]) && isfinite(have[j]);
+            bool is_spread = isfinite(want[j]) && !isfinite(have[j]) && !c->is_attention;
+            if (is_lost || is_spread)
+                fail_msg("%s, %s: %s[%lld] is %g, the reference says %g", table, c->name,
+                         array->name, (long long)j, have[j], want[j]);
+        }
+        free(want);
+        free(have);
+    }
+}
+
+/* Each input in turn gets one bad element in the middle. (In attention, a block of keys is
+ * multiplied whole, so a NaN also reaches its neighbours among the hidden keys: allowed.) */
+static void check_poison(const op_case *c, int table, double poison) {
+    backend *reference, *dev = table_backend(table, 2);
+    assert_ok(backend_create_reference(&reference, &test_error));
+    op_run expected, got;
+    run_case(&expected, c, reference, 1);
+    run_case(&got, c, dev, 1);
+    for (int i = 0; i < expected.n_arrays; i++) {
+        if (expected.arrays[i].role != ROLE_INPUT)
+            continue;
+        double *values = op_values(&expected, i), *kept = op_values(&expected, i);
+        values[expected.arrays[i].n / 2] = poison;
+        op_set(&expected, i, values);
+        op_set(&got, i, values);
+        run_passes(&expected, c);
+        run_passes(&got, c);
+        compare_finiteness(&expected, &got, c, tables[table].name);
+        op_set(&expected, i, kept);
+        op_set(&got, i, kept);
+        free(values);
+        free(kept);
+    }
+    op_run_end(&expected);
+    op_run_end(&got);
+    backend_destroy(&reference);
+    backend_destroy(&dev);
+}
+
+/* ---- the tests ---- */
+
+typedef struct test_of {
+    const op_case *c;
+    int table;
+} test_of;
+
+static void agrees_with_the_reference(void **state) {
+    const test_of *t = *state;
+    check_against_reference(t->c, t->table, 1);
+}
+
+static void large_values_agree(void **state) {
+    const test_of *t = *state;
+    check_against_reference(t->c, t->table, 1e4);
+}
+
+static void tiny_values_agree(void **state) {
+    const test_of *t = *state;
+    check_against_reference(t->c, t->table, 1e-22);
+}
+
+static void bits_do_not_depend_on_threads_or_packing(void **state) {
+    const test_of *t = *state;
+    check_bits(t->c, t->table);
+}
+
+static void nan_and_infinity_pass_through(void **state) {
+    const test_of *t = *state;
+    check_poison(t->c, t->table, (double)NAN);
+    check_poison(t->c, t->table, (double)INFINITY);
+}
+
+static void no_rows_do_nothing(void **state) {
+    const test_of *t = *state;
+    backend *dev = table_backend(t->table, 2);
+    op_run run;
+    run_case(&run, t->c, dev, 1);
+    static const int32_t no_grid[1] = {0};
+    static const int32_t no_jobs[OP_JOBS_MAX + 1] = {0};
+    run.batch.tokens.n = 0;
+    run.batch.tokens.grid = no_grid;
+    run.batch.tokens.n_grid = 0;
+    run.batch.tokens.job_begin = no_jobs;
+    run.batch.n_segments = 0;
+    run_passes(&run, t->c);
+    for (int i = 0; i < run.n_arrays; i++) {
+        if (!is_result(&run.arrays[i]))
+            continue;
+        double *values = op_values(&run, i);
+        for (int64_t j = 0; j < run.arrays[i].n; j++)
+            assert_true(values[j] == 0);
+        free(values);
+    }
+    op_run_end(&run);
+    backend_destroy(&dev);
+}
+
+/* The exponential of probabilities, and (through the activation's 1 / (1 + e^-x)) the one of the
+ * whole range. */
+static void exponential_is_within_2e7(void **state) {
+    const test_of *t = *state;
+    backend *dev = table_backend(t->table, 1); /* skips where the table cannot run */
+    backend_destroy(&dev);
+    const row_kernels *rows = cpu_kernels_at((size_t)t->table)->rows;
+    enum { N = 48 };
+    for (double first = -110; first < 88; first += 0.0123) {
+        float x[N], y[N];
+        for (int i = 0; i < N; i++)
+            x[i] = (float)(first + 2.7e-4 * i);
+        rows->exp_row(y, x, 0, N);
+        for (int i = 0; i < N; i++)
+            test_assert_near((double)y[i], exp((double)x[i]), 1.7e-38, 2e-7, "exp");
+    }
+    float edges[4] = {-INFINITY, -1000, NAN, 0}, y[4];
+    rows->exp_row(y, edges, 0, 4);
+    assert_true(y[0] == 0 && y[1] == 0 && isnan(y[2]) && y[3] == 1);
+}
+
+static void activation_holds_over_the_whole_range(void **state) {
+    const test_of *t = *state;
+    backend *dev = table_backend(t->table, 1);
+    backend_destroy(&dev);
+    const row_kernels *rows = cpu_kernels_at((size_t)t->table)->rows;
+    enum { N = 48 };
+    for (double first = -110; first < 110; first += 0.0123) {
+        float x[N], ones[N], y[N];
+        for (int i = 0; i < N; i++) {
+            x[i] = (float)(first + 2.7e-4 * i);
+            ones[i] = 1;
+        }
+        rows->swiglu_fwd(y, x, ones, N);
+        for (int i = 0; i < N; i++) {
+            double want = (double)x[i] / (1 + exp(-(double)x[i]));
+            test_assert_near((double)y[i], want, 1e-36, 6e-7, "silu");
+        }
+    }
+}
+
+static void sum_of_squares_is_double_and_ordered(void **state) {
+    const test_of *t = *state;
+    enum { N = 300007 };
+    backend *dev = table_backend(t->table, 1), *other = table_backend(t->table, 3);
+    op_run run = {.magnitude = 1e25}; /* squares overflow f32 */
+    const int32_t lengths[2] = {1, 0};
+    op_run_begin(&run, dev, 3, lengths, NULL, 2);
+    int x = op_array_add(&run, "x", N, ROLE_INPUT, -1);
+    double *values = op_values(&run, x), want = 0;
+    for (int i = 0; i < N; i++)
+        want += values[i] * values[i];
+    double got = dev->ops->sum_squares(dev, op_at(&run, x), N);
+    test_assert_near(got, want, 0, 1e-12, "sum of squares");
+    assert_true(other->ops->sum_squares(other, op_at(&run, x), N) == got);
+    free(values);
+    op_run_end(&run);
+    backend_destroy(&dev);
+    backend_destroy(&other);
+}
+
+static void stored_types_are_uploaded(void **state) {
+    const test_of *t = *state;
+    enum { N = 37 };
+    static const dtype types[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_F64};
+    backend *dev = table_backend(t->table, 2);
+    device_array *to = dev->ops->alloc(dev, N * sizeof(float));
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        float values[N], got[N];
+        double stored[N];
+        for (int j = 0; j < N; j++)
+            values[j] = (float)(j - 18) * 0.25f; /* exact in all of them */
+        dtype_store_f32(stored, values, types[i], N);
+        dev->ops->upload(dev, to, stored, types[i], N);
+        dev->ops->download(dev, got, to, N);
+        assert_memory_equal(got, values, sizeof values);
+    }
+    dev->ops->release(dev, to);
+    backend_destroy(&dev);
+}
+
+/* ---- the list of tests ---- */
+
+enum { TESTS_MAX = 1024 };
+static struct CMUnitTest tests[TESTS_MAX];
+static test_of states[TESTS_MAX];
+static char names[TESTS_MAX][96];
+static size_t n_tests;
+
+static void add_test(CMUnitTestFunction function, const char *what, const op_case *c, int table) {
+    snprintf(names[n_tests], sizeof names[0], "%s_%s_%s", tables[table].name, c ? c->name : "rows",
+             what);
+    states[n_tests] = (test_of){c, table};
+    tests[n_tests] = (struct CMUnitTest){
+        .name = names[n_tests], .test_func = function, .initial_state = &states[n_tests]};
+    n_tests++;
+}
+
+static void add_table(int table) {
+    for (const op_case *c = op_cases; c < op_cases + n_op_cases; c++) {
+        add_test(agrees_with_the_reference, "agrees_with_the_reference", c, table);
+        add_test(bits_do_not_depend_on_threads_or_packing, "bits_are_the_same", c, table);
+        if (!c->is_large) {
+            add_test(large_values_agree, "large_values_agree", c, table);
+            add_test(tiny_values_agree, "tiny_values_agree", c, table);
+            add_test(nan_and_infinity_pass_through, "nan_and_infinity_pass_through", c, table);
+        }
+        if (c->has_tokens)
+            add_test(no_rows_do_nothing, "no_rows_do_nothing", c, table);
+    }
+    add_test(exponential_is_within_2e7, "exponential_is_within_2e7", NULL, table);
+    add_test(activation_holds_over_the_whole_range, "activation_holds", NULL, table);
+    add_test(sum_of_squares_is_double_and_ordered, "sum_of_squares_is_ordered", NULL, table);
+    add_test(stored_types_are_uploaded, "stored_types_are_uploaded", NULL, table);
+}
+
+int main(void) {
+    for (int table = 0; table < N_TABLES; table++)
+        add_table(table);
+    return _cmocka_run_group_tests("kernelcheck", tests, n_tests, NULL, NULL);
+}
