@@ -1,0 +1,265 @@
+/* One block. Forward:
+ *
+ *     h1 = norm(x); q, k, v = W h1; q, k = rope(q/k norm); x += W_o attention(q, k, v)
+ *     h2 = norm(x); gate, up = W h2;                       x += W_down (silu(gate) * up)
+ *
+ * Backward goes the same way up, and leaves out what nobody below or beside needs. */
+#include "model/linear_hooked.h"
+
+#include <assert.h>
+#include <math.h>
+
+/* One pass over one block: what every line of it needs. */
+typedef struct block_pass {
+    backend *dev;
+    const op_table *ops;
+    const model_spec *spec;
+    const layer_weights *weights;
+    const layer_hooks *hooks;
+    const batch *batch;
+    const token_rows *tokens;
+    const step_buffers *buffers;
+    const block_scratch *scratch;
+    const block_saved *saved;
+    int32_t layer;
+    int64_t n; /* tokens */
+} block_pass;
+
+static block_pass pass_of(const model_run *run, int32_t layer, const layer_weights *weights,
+                          const batch *b, const step_buffers *buffers, const block_saved *saved) {
+    assert(b->tokens.n <= buffers->limits.max_tokens);
+    return (block_pass){.dev = run->dev,
+                        .ops = run->dev->ops,
+                        .spec = run->spec,
+                        .weights = weights,
+                        .hooks = &run->hooks->layers[layer],
+                        .batch = b,
+                        .tokens = &b->tokens,
+                        .buffers = buffers,
+                        .scratch = &buffers->scratch,
+                        .saved = saved,
+                        .layer = layer,
+                        .n = b->tokens.n};
+}
+
+static linear_call call_of(const block_pass *p, linear_slot slot) {
+    return linear_hooked(p->dev, &p->weights->linear[slot], p->weights->bias[slot],
+                         &p->hooks->linear[slot]);
+}
+
+static const device_array *norm_weight(const block_pass *p, norm_slot slot) {
+    return norm_hooked(p->weights->norm[slot], &p->hooks->norm[slot]);
+}
+
+static attention_call attention_of(const block_pass *p) {
+    return (attention_call){.n_heads = p->spec->n_heads,
+                            .n_kv_heads = p->spec->n_kv_heads,
+                            .head_dim = p->spec->head_dim,
+                            .scale = (float)(1 / sqrt((double)p->spec->head_dim)),
+                            .window = p->spec->layer_slides[p->layer] ? p->spec->window : 0};
+}
+
+/* ---- Forward ---- */
+
+static void linear_forward(const block_pass *p, linear_slot slot, device_array *y,
+                           const device_array *x, bool add) {
+    linear_call call = call_of(p, slot);
+    p->ops->linear_fwd(p->dev, y, p->saved->xa[slot], x, &call, add, p->scratch->linear, p->tokens);
+}
+
+/* x [n, hidden] -> scratch normed [n, hidden] */
+static void norm_hidden(const block_pass *p, norm_slot slot, const device_array *x) {
+    p->ops->rmsnorm_fwd(p->dev, p->scratch->normed, p->saved->rstd[slot], x, norm_weight(p, slot),
+                        p->spec->norm_eps, p->n, p->spec->hidden);
+}
+
+/* Without q_raw and k_raw the norms work in place. */
+static void norm_heads(const block_pass *p, norm_slot slot, device_array *y,
+                       const device_array *raw, int32_t heads) {
+    p->ops->rmsnorm_fwd(p->dev, y, p->saved->rstd[slot], raw ? raw : y, norm_weight(p, slot),
+                        p->spec->norm_eps, p->n * heads, p->spec->head_dim);
+}
+
+static void rotate(const block_pass *p, device_array *x, int32_t heads, bool inverse) {
+    p->ops->rope(p->dev, x, p->buffers->rope_cos, p->buffers->rope_sin, p->n, heads,
+                 p->spec->head_dim, inverse);
+}
+
+static void attention_forward(const block_pass *p) {
+    const block_saved *s = p->saved;
+    device_array *x = p->buffers->x;
+    attention_call attention = attention_of(p);
+    if (s->x_in)
+        p->ops->copy(p->dev, s->x_in, x, p->n * p->spec->hidden);
+    norm_hidden(p, NORM_ATTENTION, x);
+    linear_forward(p, LINEAR_Q, s->q_raw ? s->q_raw : s->q, p->scratch->normed, false);
+    linear_forward(p, LINEAR_K, s->k_raw ? s->k_raw : s->k, p->scratch->normed, false);
+    linear_forward(p, LINEAR_V, s->v, p->scratch->normed, false);
+    if (p->spec->has_qk_norm) {
+        norm_heads(p, NORM_Q, s->q, s->q_raw, p->spec->n_heads);
+        norm_heads(p, NORM_K, s->k, s->k_raw, p->spec->n_kv_heads);
+    }
+    rotate(p, s->q, p->spec->n_heads, false);
+    rotate(p, s->k, p->spec->n_kv_heads, false);
+    p->ops->attention_fwd(p->dev, s->o, s->lse, s->q, s->k, s->v, &attention, p->batch, p->layer);
+    linear_forward(p, LINEAR_O, x, s->o, true);
+    if (s->x_mid)
+        p->ops->copy(p->dev, s->x_mid, x, p->n * p->spec->hidden);
+}
+
+static void gate_up_forward(const block_pass *p) {
+    norm_hidden(p, NORM_MLP, p->buffers->x);
+    linear_forward(p, LINEAR_GATE, p->saved->gate, p->scratch->normed, false);
+    linear_forward(p, LINEAR_UP, p->saved->up, p->scratch->normed, false);
+}
+
+static void down_forward(const block_pass *p) {
+    /* Where no backward follows the gate may be overwritten. */
+    device_array *h = p->scratch->h ? p->scratch->h : p->saved->gate;
+    p->ops->swiglu_fwd(p->dev, h, p->saved->gate, p->saved->up, p->n * p->spec->intermediate);
+    linear_forward(p, LINEAR_DOWN, p->buffers->x, h, true);
+}
+
+void block_fwd(const model_run *run, int32_t layer, const layer_weights *weights, const batch *b,
+               step_buffers *buffers, const block_saved *saved) {
+    block_pass pass = pass_of(run, layer, weights, b, buffers, saved);
+    attention_forward(&pass);
+    gate_up_forward(&pass);
+    down_forward(&pass);
+}
+
+/* What checkpointing did not keep, from x_in. The block's output is not needed again, so no down
+ * projection. */
+static void recompute(const block_pass *p) {
+    p->ops->copy(p->dev, p->buffers->x, p->saved->x_in, p->n * p->spec->hidden);
+    attention_forward(p);
+    gate_up_forward(p);
+}
+
+/* ---- Backward ---- */
+
+/* Which gradients somebody needs, from the block's input (last to be computed) up to its output. */
+typedef struct needs {
+    bool d_attention_normed; /* of h1 */
+    bool d_qkv;
+    bool d_mid;        /* of x between attention and MLP */
+    bool d_mlp_normed; /* of h2 */
+    bool d_gate_up;
+} needs;
+
+static bool trains(const block_pass *p, linear_slot slot) {
+    linear_call call = call_of(p, slot);
+    return linear_is_trained(&call);
+}
+
+static bool has_trained_past(const block_pass *p) {
+    for (int32_t i = 0; i < p->batch->n_segments; i++) {
+        const kv_view *past = p->batch->segments[i].past;
+        if (past && (past[p->layer].dk || past[p->layer].dv))
+            return true;
+    }
+    return false;
+}
+
+static needs needs_of(const block_pass *p, bool needs_dx) {
+    const freed_parameter *norm = p->hooks->norm;
+    needs need = {.d_attention_normed = needs_dx || norm[NORM_ATTENTION].gradient};
+    need.d_qkv = need.d_attention_normed || norm[NORM_Q].gradient || norm[NORM_K].gradient ||
+                 trains(p, LINEAR_Q) || trains(p, LINEAR_K) || trains(p, LINEAR_V) ||
+                 has_trained_past(p);
+    need.d_mid = need.d_qkv || trains(p, LINEAR_O);
+    need.d_mlp_normed = need.d_mid || norm[NORM_MLP].gradient;
+    need.d_gate_up = need.d_mlp_normed || trains(p, LINEAR_GATE) || trains(p, LINEAR_UP);
+    return need;
+}
+
+/* x is made by the caller only where needs_input says so. */
+static void linear_backward(const block_pass *p, linear_slot slot, device_array *dx,
+                            const device_array *dy, const device_array *x, bool add) {
+    linear_call call = call_of(p, slot);
+    if (dx || linear_is_trained(&call))
+        p->ops->linear_bwd(p->dev, dx, dy, x, p->saved->xa[slot], &call, add, p->scratch->linear,
+                           p->tokens);
+}
+
+static bool needs_input(const block_pass *p, linear_slot slot) {
+    linear_call call = call_of(p, slot);
+    return linear_needs_input(&call, p->tokens);
+}
+
+/* The norm's input is the residual stream: its gradient is added to what dx holds already. */
+static void norm_hidden_backward(const block_pass *p, norm_slot slot, const device_array *x) {
+    p->ops->rmsnorm_bwd(p->dev, p->buffers->dx, p->hooks->norm[slot].gradient, p->scratch->d_normed,
+                        x, p->saved->rstd[slot], norm_weight(p, slot), 1, p->spec->hidden, true,
+                        p->tokens);
+}
+
+static void norm_heads_backward(const block_pass *p, norm_slot slot, device_array *dy,
+                                const device_array *raw, int32_t heads) {
+    p->ops->rmsnorm_bwd(p->dev, dy, p->hooks->norm[slot].gradient, dy, raw, p->saved->rstd[slot],
+                        norm_weight(p, slot), heads, p->spec->head_dim, false, p->tokens);
+}
+
+static void mlp_backward(const block_pass *p, const needs *need) {
+    const block_saved *s = p->saved;
+    const block_scratch *scratch = p->scratch;
+    int64_t n = p->n * p->spec->intermediate;
+    device_array *dh = need->d_gate_up ? scratch->dh : NULL, *d_gate = scratch->h, *d_up = dh;
+    if (needs_input(p, LINEAR_DOWN))
+        p->ops->swiglu_fwd(p->dev, scratch->h, s->gate, s->up, n);
+    linear_backward(p, LINEAR_DOWN, dh, p->buffers->dx, scratch->h, false);
+    if (!need->d_gate_up)
+        return;
+    p->ops->swiglu_bwd(p->dev, d_gate, d_up, dh, s->gate, s->up, n);
+    if (needs_input(p, LINEAR_GATE) || needs_input(p, LINEAR_UP))
+        norm_hidden(p, NORM_MLP, s->x_mid);
+    device_array *d_normed = need->d_mlp_normed ? scratch->d_normed : NULL;
+    linear_backward(p, LINEAR_GATE, d_normed, d_gate, scratch->normed, false);
+    linear_backward(p, LINEAR_UP, d_normed, d_up, scratch->normed, true);
+    if (need->d_mlp_normed)
+        norm_hidden_backward(p, NORM_MLP, s->x_mid);
+}
+
+static void qkv_backward(const block_pass *p, const needs *need) {
+    const block_scratch *scratch = p->scratch;
+    device_array *d_normed = need->d_attention_normed ? scratch->d_normed : NULL;
+    if (needs_input(p, LINEAR_Q) || needs_input(p, LINEAR_K) || needs_input(p, LINEAR_V))
+        norm_hidden(p, NORM_ATTENTION, p->saved->x_in);
+    linear_backward(p, LINEAR_Q, d_normed, scratch->dq, scratch->normed, false);
+    linear_backward(p, LINEAR_K, d_normed, scratch->dk, scratch->normed, true);
+    linear_backward(p, LINEAR_V, d_normed, scratch->dv, scratch->normed, true);
+    if (need->d_attention_normed)
+        norm_hidden_backward(p, NORM_ATTENTION, p->saved->x_in);
+}
+
+static void attention_backward(const block_pass *p, const needs *need) {
+    const block_saved *s = p->saved;
+    const block_scratch *scratch = p->scratch;
+    attention_call attention = attention_of(p);
+    linear_backward(p, LINEAR_O, need->d_qkv ? scratch->d_o : NULL, p->buffers->dx, s->o, false);
+    if (!need->d_qkv)
+        return;
+    p->ops->attention_bwd(p->dev, scratch->dq, scratch->dk, scratch->dv, scratch->d_o, s->o, s->lse,
+                          s->q, s->k, s->v, &attention, scratch->attention, p->batch, p->layer);
+    rotate(p, scratch->dq, p->spec->n_heads, true);
+    rotate(p, scratch->dk, p->spec->n_kv_heads, true);
+    if (p->spec->has_qk_norm) {
+        norm_heads_backward(p, NORM_Q, scratch->dq, s->q_raw, p->spec->n_heads);
+        norm_heads_backward(p, NORM_K, scratch->dk, s->k_raw, p->spec->n_kv_heads);
+    }
+    qkv_backward(p, need);
+}
+
+void block_bwd(const model_run *run, int32_t layer, const layer_weights *weights, const batch *b,
+               step_buffers *buffers, const block_saved *saved, bool needs_dx) {
+    block_pass pass = pass_of(run, layer, weights, b, buffers, saved);
+    needs need = needs_of(&pass, needs_dx);
+    assert(saved->x_in && "this block kept nothing: it lies below the lowest trained one");
+    if (!need.d_gate_up && !trains(&pass, LINEAR_DOWN))
+        return;
+    if (buffers->limits.checkpointing)
+        recompute(&pass);
+    mlp_backward(&pass, &need);
+    if (need.d_mid)
+        attention_backward(&pass, &need);
+}

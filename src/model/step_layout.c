@@ -1,0 +1,215 @@
+#include "model/linear_hooked.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* Elements of the logits that exist at a time, when nothing else is asked: 64 MiB of f32. */
+enum { LOGITS_ELEMENTS = 1 << 24, HEAD_CHUNK_MIN = 64, HEAD_CHUNK_MAX = 256 };
+
+/* What the parts of a layout share. */
+typedef struct sizes {
+    const model_spec *spec;
+    const model_hooks *hooks;
+    size_t n, hidden, intermediate, q, kv, heads, kv_heads; /* n: tokens */
+    size_t element_bytes;
+} sizes;
+
+static device_array *take(layout *l, component what, const sizes *s, size_t rows, size_t cols) {
+    size_t count;
+    if (__builtin_mul_overflow(rows, cols, &count)) {
+        l->overflow = true;
+        return NULL;
+    }
+    return count > 0 ? layout_take(l, what, count, s->element_bytes) : NULL;
+}
+
+/* Largest number of ranks of a slot's terms in blocks [begin, end). */
+static size_t most_ranks(const sizes *s, int slot, int32_t begin, int32_t end) {
+    int32_t most = 0;
+    for (int32_t layer = begin; layer < end; layer++) {
+        int32_t ranks = linear_hook_ranks(&s->hooks->layers[layer].linear[slot]);
+        most = ranks > most ? ranks : most;
+    }
+    return (size_t)most;
+}
+
+/* Everything a block hands on but its inputs; xa for the blocks [begin, end). */
+static void saved_layout(block_saved *saved, layout *l, component what, const sizes *s,
+                         bool backward, int32_t begin, int32_t end) {
+    bool keeps_raw = backward && s->spec->has_qk_norm;
+    saved->x_mid = take(l, what, s, backward ? s->n : 0, s->hidden);
+    saved->q_raw = take(l, what, s, keeps_raw ? s->n : 0, s->q);
+    saved->k_raw = take(l, what, s, keeps_raw ? s->n : 0, s->kv);
+    saved->q = take(l, what, s, s->n, s->q);
+    saved->k = take(l, what, s, s->n, s->kv);
+    saved->v = take(l, what, s, s->n, s->kv);
+    saved->o = take(l, what, s, s->n, s->q);
+    saved->lse = take(l, what, s, s->n, s->heads);
+    saved->gate = take(l, what, s, s->n, s->intermediate);
+    saved->up = take(l, what, s, s->n, s->intermediate);
+    saved->rstd[NORM_ATTENTION] = take(l, what, s, s->n, 1);
+    saved->rstd[NORM_MLP] = take(l, what, s, s->n, 1);
+    if (s->spec->has_qk_norm) {
+        saved->rstd[NORM_Q] = take(l, what, s, s->n, s->heads);
+        saved->rstd[NORM_K] = take(l, what, s, s->n, s->kv_heads);
+    }
+    for (int slot = 0; slot < N_LINEAR_SLOTS; slot++)
+        saved->xa[slot] = take(l, what, s, s->n, most_ranks(s, slot, begin, end));
+}
+
+static size_t linear_scratch(const sizes *s) {
+    int64_t most = 0;
+    for (int32_t layer = 0; layer < s->spec->n_layers; layer++)
+        for (int slot = 0; slot < N_LINEAR_SLOTS; slot++) {
+            const linear_hook *hook = &s->hooks->layers[layer].linear[slot];
+            linear_call call = {.terms = hook->terms, .n_terms = hook->n_terms};
+            model_linear_shape(&call.weight.rows, &call.weight.cols, s->spec, (linear_slot)slot);
+            int64_t elements = linear_scratch_elements(&call, (int64_t)s->n);
+            most = elements > most ? elements : most;
+        }
+    return (size_t)most;
+}
+
+static void scratch_layout(block_scratch *scratch, layout *l, const sizes *s, bool training) {
+    const component what = COMPONENT_WORKSPACE;
+    size_t n_backward = training ? s->n : 0;
+    scratch->normed = take(l, what, s, s->n, s->hidden);
+    scratch->d_normed = take(l, what, s, n_backward, s->hidden);
+    scratch->linear = take(l, what, s, linear_scratch(s), 1);
+    /* The MLP's gradients are done with when the attention's begin. */
+    layout_place place = layout_mark(l);
+    scratch->h = take(l, what, s, n_backward, s->intermediate);
+    scratch->dh = take(l, what, s, n_backward, s->intermediate);
+    layout_release(l, place);
+    scratch->d_o = take(l, what, s, n_backward, s->q);
+    scratch->dq = take(l, what, s, n_backward, s->q);
+    scratch->dk = take(l, what, s, n_backward, s->kv);
+    scratch->dv = take(l, what, s, n_backward, s->kv);
+    scratch->attention = take(l, what, s, n_backward, s->heads);
+}
+
+static int32_t head_chunk_rows(const model_spec *spec, const step_limits *limits) {
+    int32_t rows = limits->head_chunk;
+    if (rows == 0) {
+        rows = LOGITS_ELEMENTS / spec->vocab / 32 * 32;
+        rows = rows < HEAD_CHUNK_MIN ? HEAD_CHUNK_MIN : rows;
+        rows = rows > HEAD_CHUNK_MAX ? HEAD_CHUNK_MAX : rows;
+    }
+    return rows;
+}
+
+static void head_layout(head_buffers *head, layout *l, const sizes *s, const step_limits *limits) {
+    const component what = COMPONENT_WORKSPACE;
+    const linear_hook *hook = &s->hooks->head;
+    linear_call call = {.weight = {.rows = s->spec->vocab, .cols = s->spec->hidden},
+                        .terms = hook->terms,
+                        .n_terms = hook->n_terms};
+    size_t rows = (size_t)(head->chunk < limits->max_labelled ? head->chunk : limits->max_labelled);
+    rows = rows > 0 ? rows : 1;
+    head->rows = (int32_t)rows;
+    head->x = take(l, what, s, rows, s->hidden);
+    head->normed = take(l, what, s, rows, s->hidden);
+    head->dx = take(l, what, s, limits->training ? rows : 0, s->hidden);
+    head->rstd = take(l, what, s, rows, 1);
+    head->logits = take(l, what, s, rows, (size_t)s->spec->vocab);
+    head->xa = take(l, what, s, rows, (size_t)linear_hook_ranks(hook));
+    head->linear = take(l, what, s, (size_t)linear_scratch_elements(&call, (int64_t)rows), 1);
+}
+
+static void host_layout(step_buffers *b, layout *host, const sizes *s) {
+    const component what = COMPONENT_WORKSPACE;
+    head_buffers *head = &b->head;
+    size_t labelled = (size_t)b->limits.max_labelled, rows = (size_t)head->rows;
+    size_t jobs = (size_t)(b->limits.max_jobs > 0 ? b->limits.max_jobs : 1);
+    b->rope_host = layout_take(host, what, s->n * (size_t)s->spec->head_dim, sizeof(float));
+    b->loss_host = layout_take(host, what, labelled, sizeof(float));
+    b->labelled = layout_take(host, what, labelled, sizeof(int32_t));
+    head->targets = layout_take(host, what, rows, sizeof(int32_t));
+    head->weights = layout_take(host, what, rows, sizeof(float));
+    head->dropout_counter = layout_take(host, what, rows, sizeof(uint64_t));
+    head->grid = layout_take(host, what, rows + 1, sizeof(int32_t));
+    head->job_begin = layout_take(host, what, jobs + 1, sizeof(int32_t));
+}
+
+/* The lowest block that backward passes. */
+static int32_t first_kept(const sizes *s) {
+    return s->hooks->embedding_trains ? 0 : s->hooks->lowest_trained_layer;
+}
+
+/* Blocks and head take turns in one piece of memory: what blocks share, and their scratch, over the
+ * head's buffers. */
+static void turns_layout(step_buffers *b, block_saved *shared, layout *device, const sizes *s) {
+    bool recomputes = b->limits.training && b->limits.checkpointing;
+    bool shares = recomputes || !b->limits.training || first_kept(s) > 0;
+    layout blocks = layout_counting(), head = layout_counting();
+    void *memory = NULL;
+    for (int pass = 0; pass < 2; pass++) {
+        if (shares)
+            saved_layout(shared, &blocks, COMPONENT_WORKSPACE, s, recomputes, 0, s->spec->n_layers);
+        scratch_layout(&b->scratch, &blocks, s, b->limits.training);
+        head_layout(&b->head, &head, s, &b->limits);
+        device->overflow = device->overflow || blocks.overflow || head.overflow;
+        if (pass == 1 || device->overflow)
+            return;
+        size_t bytes = blocks.high_water > head.high_water ? blocks.high_water : head.high_water;
+        memory = layout_take(device, COMPONENT_WORKSPACE, bytes, 1);
+        if (!memory)
+            return;
+        blocks = layout_over(memory, bytes);
+        head = layout_over(memory, bytes);
+    }
+}
+
+static void layers_layout(step_buffers *b, layout *device, const sizes *s,
+                          const block_saved *shared) {
+    const component what = COMPONENT_ACTIVATIONS;
+    int32_t first = first_kept(s);
+    for (int32_t layer = 0; layer < s->spec->n_layers; layer++) {
+        block_saved *saved = &b->saved[layer];
+        *saved = *shared;
+        if (!b->limits.training || layer < first) {
+            saved->x_mid = saved->q_raw = saved->k_raw = NULL;
+            continue;
+        }
+        if (b->limits.checkpointing)
+            saved->xa[LINEAR_DOWN] =
+                take(device, what, s, s->n, most_ranks(s, LINEAR_DOWN, layer, layer + 1));
+        else
+            saved_layout(saved, device, what, s, true, layer, layer + 1);
+        saved->x_in = take(device, what, s, s->n, s->hidden);
+    }
+}
+
+graft_status step_layout(step_buffers *b, block_saved *saved, layout *device, layout *host,
+                         const model_spec *spec, const model_hooks *hooks,
+                         const step_limits *limits, size_t element_bytes, graft_error *err) {
+    const sizes s = {.spec = spec,
+                     .hooks = hooks,
+                     .n = (size_t)limits->max_tokens,
+                     .hidden = (size_t)spec->hidden,
+                     .intermediate = (size_t)spec->intermediate,
+                     .q = (size_t)spec->n_heads * (size_t)spec->head_dim,
+                     .kv = (size_t)spec->n_kv_heads * (size_t)spec->head_dim,
+                     .heads = (size_t)spec->n_heads,
+                     .kv_heads = (size_t)spec->n_kv_heads,
+                     .element_bytes = element_bytes};
+    assert(limits->max_tokens > 0 && limits->max_labelled <= limits->max_tokens);
+    bool trains_below_head = limits->training && (hooks->embedding_trains ||
+                                                  hooks->lowest_trained_layer < spec->n_layers);
+    block_saved shared = {0};
+    *b = (step_buffers){.limits = *limits, .saved = saved};
+    b->head.chunk = head_chunk_rows(spec, limits);
+    b->x = take(device, COMPONENT_ACTIVATIONS, &s, s.n, s.hidden);
+    b->dx = take(device, COMPONENT_ACTIVATIONS, &s, trains_below_head ? s.n : 0, s.hidden);
+    b->rope_cos = take(device, COMPONENT_WORKSPACE, &s, s.n, (size_t)spec->head_dim / 2);
+    b->rope_sin = take(device, COMPONENT_WORKSPACE, &s, s.n, (size_t)spec->head_dim / 2);
+    b->loss = take(device, COMPONENT_WORKSPACE, &s, (size_t)limits->max_labelled, 1);
+    turns_layout(b, &shared, device, &s);
+    layers_layout(b, device, &s, &shared);
+    host_layout(b, host, &s);
+    if (device->overflow || host->overflow)
+        return error_set(err, GRAFT_E_INPUT,
+                         "a step of %d tokens of this model is larger than the address space",
+                         limits->max_tokens);
+    return GRAFT_OK;
+}

@@ -1,0 +1,125 @@
+/* One block, forward and backward, and what stands around the blocks. No memory is allocated here:
+ * buffers come from step layouts; weights and hooks from above.
+ *
+ *     embed -> block 0 .. L-1 -> final norm -> head and cross-entropy in chunks of labelled rows
+ *
+ * What a step keeps for backward is in block_saved; every input of a linear that is a norm's or
+ * silu's output is made again from it. With checkpointing a block keeps x_in and xa[LINEAR_DOWN]
+ * alone (so that making the rest again needs no down projection), and gradients have the same bits.
+ * Blocks below the lowest trained one keep nothing. */
+#ifndef GRAFT_MODEL_TRANSFORMER_H
+#define GRAFT_MODEL_TRANSFORMER_H
+
+#include "model/weights.h"
+
+/* What backward needs of one block. q and k are rotated (and normed); q_raw and k_raw exist with
+ * q/k norms. xa holds x A^T of the slot's terms. Where no backward follows x_in, x_mid, q_raw and
+ * k_raw are NULL, and blocks share the rest: k and v of a block stand until the next block is run.
+ */
+typedef struct block_saved {
+    device_array *x_in, *x_mid;              /* [n, hidden] */
+    device_array *q_raw, *k_raw, *q, *k, *v; /* [n, heads * head_dim], [n, kv_heads * head_dim] */
+    device_array *o, *lse;                   /* [n, heads * head_dim], [n, heads] */
+    device_array *gate, *up;                 /* [n, intermediate] */
+    device_array *rstd[N_NORM_SLOTS];        /* [n], [n], [n, heads], [n, kv_heads] */
+    device_array *xa[N_LINEAR_SLOTS];        /* [n, ranks] */
+} block_saved;
+
+typedef struct step_limits {
+    int32_t max_tokens;   /* of one micro-batch */
+    int32_t max_labelled; /* rows of a micro-batch with a label; <= max_tokens */
+    int32_t max_segments;
+    int32_t max_jobs;   /* 0: 1 */
+    bool training;      /* backward follows. In laid-out buffers it may be cleared for an evaluation
+                           between steps. */
+    bool checkpointing; /* keep only each block's input */
+    int32_t head_chunk; /* labelled rows whose logits exist at a time; 0: chosen from the
+                         * vocabulary. Gradients of the head and final norm add blocks of
+                         * min(GRID_TOKENS, head_chunk) rows. */
+} step_limits;
+
+/* Scratch of one block; contents do not outlive a call. d_o, dq, dk, dv lie over h and dh. */
+typedef struct block_scratch {
+    device_array *normed, *d_normed;  /* [n, hidden] a linear's input and its gradient */
+    device_array *h, *dh;             /* [n, intermediate] silu(gate) * up; without training NULL */
+    device_array *d_o, *dq, *dk, *dv; /* like o, q, k, v */
+    device_array *attention;          /* [n, n_heads] */
+    device_array *linear;             /* linear_scratch_elements of the largest linear */
+} block_scratch;
+
+/* What the head works in; it lies over the blocks' scratch. */
+typedef struct head_buffers {
+    int32_t chunk;                 /* rows at a time, by the limits */
+    int32_t rows;                  /* min(chunk, max_labelled): what there is room for */
+    device_array *x, *normed, *dx; /* [rows, hidden] */
+    device_array *rstd;            /* [rows] */
+    device_array *logits;          /* [rows, vocab] */
+    device_array *xa, *linear;     /* [rows, ranks]; scratch */
+    int32_t *targets;              /* host, [rows] */
+    float *weights;                /* [rows] */
+    uint64_t *dropout_counter;     /* [rows] */
+    int32_t *grid, *job_begin;     /* [rows + 1], [max_jobs + 1] */
+} head_buffers;
+
+/* Everything one micro-batch needs, laid out once for the largest. */
+typedef struct step_buffers {
+    step_limits limits;
+    block_saved *saved;   /* [n_layers] */
+    device_array *x, *dx; /* [n, hidden] the running hidden state and its gradient; dx only with
+                           * something trained below the head */
+    device_array *rope_cos, *rope_sin; /* [n, head_dim / 2] */
+    device_array *loss;                /* [max_labelled] */
+    block_scratch scratch;
+    head_buffers head;
+    float *rope_host;  /* host staging of rope_cos and rope_sin */
+    float *loss_host;  /* [max_labelled] */
+    int32_t *labelled; /* [max_labelled] row indices */
+} step_buffers;
+
+/* Counts or assigns (see base/layout.h). Device arrays go to `device`, host staging to `host`.
+ * hooks may have shapes only; saved is caller storage of n_layers entries. GRAFT_E_INPUT when a
+ * size does not fit the machine's words. */
+graft_status step_layout(step_buffers *, block_saved *saved, layout *device, layout *host,
+                         const model_spec *, const model_hooks *, const step_limits *,
+                         size_t element_bytes, graft_error *);
+
+typedef struct model_run { /* what every call needs, gathered */
+    backend *dev;
+    const model_spec *spec;
+    weight_source *weights;
+    const model_hooks *hooks;
+} model_run;
+
+/* Embeds and passes every block; buffers->x then holds the last hidden state (before the final
+ * norm) of every token. */
+graft_status step_forward(const model_run *, step_buffers *, const batch *, graft_error *);
+/* Final norm, head and cross-entropy over the labelled rows, in chunks: token_loss [labelled]
+ * (unweighted, in token order) lands in buffers->loss_host, the rows' indices in buffers->labelled,
+ * their number in *n_labelled. With training, dx is set to the gradient of sum(weights * loss), and
+ * the head's and final norm's gradients are added. Rows without labels cost nothing. */
+graft_status step_loss(int32_t *n_labelled, const model_run *, step_buffers *, const batch *,
+                       graft_error *);
+/* From dx down to the lowest trained part; gradients are added to the hooks' arrays. */
+graft_status step_backward(const model_run *, step_buffers *, const batch *, graft_error *);
+/* Logits of the given rows (ascending indices into the batch), downloaded: out [n, vocab]. */
+graft_status step_logits(float *out, const model_run *, step_buffers *, const batch *,
+                         const int32_t *rows, int32_t n, graft_error *);
+
+/* The parts of step_forward and step_backward, for schedules that go layer by layer (a KV cache
+ * takes k and v after each block; streamed weights pass several micro-batches through one layer).
+ *
+ * step_embed fills the rotary tables and sets x. GRAFT_E_INPUT for an id outside the embedding. */
+graft_status step_embed(const model_run *, step_buffers *, const batch *, graft_error *);
+/* x [n, hidden] is replaced by the block's output; what backward needs goes to saved. */
+void block_fwd(const model_run *, int32_t layer, const layer_weights *, const batch *,
+               step_buffers *, const block_saved *);
+/* Replaces dx [n, hidden] by the gradient at the block's input; with needs_dx false only what the
+ * block's own gradients need is computed, and dx is undefined after. With checkpointing the block
+ * is recomputed first (x is used for it). */
+void block_bwd(const model_run *, int32_t layer, const layer_weights *, const batch *,
+               step_buffers *, const block_saved *, bool needs_dx);
+
+/* cos and sin of every token (host, [n, head_dim / 2] each), f32 as Transformers computes them. */
+void rope_fill(float *cos, float *sin, const rope_spec *, int32_t head_dim, const batch *);
+
+#endif

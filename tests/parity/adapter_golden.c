@@ -1,0 +1,263 @@
+/* Adapters that PEFT saved, on the model they were made for: the logits, the loss and the gradients
+ * of the first step that PEFT computed (data/golden), on every backend; and full fine-tuning
+ * against Transformers. */
+#include "tests/parity/model_case.h"
+
+#include "adapter/adapter.h"
+#include "base/memory.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What data/golden/README.md calls a right float32 implementation. */
+static const double logits_absolute = 3e-4, loss_relative = 1e-5, norm_relative = 2e-4,
+                    gradient_relative = 3e-4;
+
+static const char *const cases[] = {
+    "lora",
+    "lora_all_linear",
+    "lora_rslora",
+    "lora_bias",
+    "lora_gaussian",
+    "lora_default_targets",
+    "lora_regex_target",
+    "lora_exclude_modules",
+    "lora_layers_to_transform",
+    "lora_rank_alpha_pattern",
+    "lora_modules_to_save",
+    "lora_modules_to_save_lm_head",
+    "lora_modules_to_save_suffix",
+    "lora_modules_to_save_tied",
+    "lora_embedding",
+    "lora_embedding_lm_head",
+    "lora_pissa_converted",
+    "lora_pissa_rslora_converted",
+    "lora_olora_converted",
+};
+
+enum { ROWS = 2, SEQ = 48 };
+
+typedef struct golden_case {
+    model_case model;
+    adapter *adapter;
+    void *memory;
+    safetensors *expect, *batch;
+    int32_t ids[ROWS][SEQ], targets[ROWS][SEQ], length[ROWS], n_labelled;
+} golden_case;
+
+static tensor_view find(const safetensors *file, const char *name) {
+    tensor_view view = {0};
+    if (!safetensors_find(&view, file, name))
+        fail_msg("no %s", name);
+    return view;
+}
+
+static const float *values_of(const safetensors *file, const char *name) {
+    tensor_view view = find(file, name);
+    assert_int_equal(view.type, DTYPE_F32);
+    return view.data;
+}
+
+static safetensors *open_file(const char *name, const char *file) {
+    char path[256];
+    safetensors *opened;
+    snprintf(path, sizeof path, "golden/%s/%s", name, file);
+    assert_ok(safetensors_open(&opened, test_data(path), &test_error));
+    return opened;
+}
+
+/* Batch 0: labels are unshifted there, and rows are padded on the right. */
+static void read_rows(golden_case *g) {
+    const int64_t *ids = find(g->batch, "input_ids").data;
+    const int64_t *labels = find(g->batch, "labels").data;
+    const int64_t *mask = find(g->batch, "attention_mask").data;
+    for (int row = 0; row < ROWS; row++)
+        for (int t = 0; t < SEQ; t++) {
+            int at = row * SEQ + t;
+            bool has_label = t + 1 < SEQ && labels[at + 1] >= 0;
+            g->ids[row][t] = (int32_t)ids[at];
+            g->targets[row][t] = has_label ? (int32_t)labels[at + 1] : -1;
+            g->n_labelled += has_label;
+            g->length[row] += mask[at] != 0;
+        }
+}
+
+static void lay_out_adapter(golden_case *g) {
+    backend *dev = g->model.dev;
+    layout counted = layout_counting();
+    adapter_layout(g->adapter, &counted, dev->element_bytes, true);
+    g->memory = dev->ops->alloc(dev, counted.high_water);
+    assert_non_null(g->memory);
+    layout assigned = layout_over(g->memory, counted.high_water);
+    adapter_layout(g->adapter, &assigned, dev->element_bytes, true);
+}
+
+/* The adapter of the case; without one, every weight trains. */
+static void make_adapter(golden_case *g, const char *name) {
+    char folder[256];
+    bool is_full = !strcmp(name, "full");
+    adapter_config config;
+    snprintf(folder, sizeof folder, "golden/%s", name);
+    const char *path = test_data(folder);
+    if (is_full)
+        assert_ok(adapter_config_default(&config, "full", &test_error));
+    else
+        assert_ok(adapter_config_read(&config, path, NULL, &test_error));
+    assert_ok(adapter_create(&g->adapter, &config, &g->model.spec, 0, NULL, &test_error));
+    adapter_config_free(&config);
+    lay_out_adapter(g);
+    if (is_full)
+        assert_ok(adapter_init(g->adapter, g->model.dev, g->model.weights, NULL, &test_error));
+    else
+        assert_ok(adapter_load(g->adapter, g->model.dev, g->model.weights, path, &test_error));
+    adapter_bind(g->adapter, &g->model.hooks);
+}
+
+static void open_case(golden_case *g, const char *name, int which) {
+    static const step_limits limits = {.max_tokens = ROWS * SEQ,
+                                       .max_labelled = ROWS * SEQ,
+                                       .max_segments = ROWS,
+                                       .training = true};
+    memset(g, 0, sizeof *g);
+    g->expect = open_file(name, "expect.safetensors");
+    g->batch = open_file(name, "batch.safetensors");
+    read_rows(g);
+    model_case_open(&g->model, test_backend(which), test_data("models/stories260K"), "config.json");
+    make_adapter(g, name);
+    model_case_layout(&g->model, &limits);
+    model_case_batch_begin(&g->model, true, 1);
+    for (int row = 0; row < ROWS; row++)
+        model_case_add_row(&g->model, &(batch_row){.ids = g->ids[row],
+                                                   .targets = g->targets[row],
+                                                   .n = g->length[row],
+                                                   .weight = 1.0f / (float)g->n_labelled,
+                                                   .row_id = (uint64_t)row});
+}
+
+static void close_case(golden_case *g) {
+    g->model.dev->ops->release(g->model.dev, g->memory);
+    adapter_destroy(&g->adapter);
+    model_case_close(&g->model);
+    safetensors_close(&g->expect);
+    safetensors_close(&g->batch);
+}
+
+static void check_logits(golden_case *g, const char *name) {
+    model_run run = model_case_run(&g->model);
+    int32_t n = g->length[0] + g->length[1], vocab = g->model.spec.vocab;
+    const float *expected = values_of(g->expect, "logits");
+    float *logits = mem_array((size_t)n * (size_t)vocab, sizeof *logits);
+    int32_t rows[ROWS * SEQ];
+    double most = 0;
+    assert_non_null(logits);
+    for (int32_t i = 0; i < n; i++)
+        rows[i] = i;
+    assert_ok(step_forward(&run, &g->model.buffers, g->model.batch, &test_error));
+    assert_ok(step_logits(logits, &run, &g->model.buffers, g->model.batch, rows, n, &test_error));
+    for (int32_t i = 0; i < n; i++) {
+        int32_t at = i < g->length[0] ? i : SEQ + i - g->length[0];
+        for (int32_t v = 0; v < vocab; v++)
+            most =
+                fmax(most, fabs((double)logits[i * vocab + v] - (double)expected[at * vocab + v]));
+    }
+    free(logits);
+    if (!(most <= logits_absolute))
+        fail_msg("%s: logits are off by %g", name, most);
+}
+
+/* Relative L2 distance of one gradient; its squared norm is added to *squares. */
+static double gradient_distance(const golden_case *g, const adapter_tensor *t,
+                                const float *expected, double *squares) {
+    double *got = model_case_download(&g->model, t->gradient, t->count), apart = 0, norm = 0;
+    for (int64_t i = 0; i < t->count; i++) {
+        *squares += got[i] * got[i];
+        if (!expected)
+            continue;
+        apart += (got[i] - (double)expected[i]) * (got[i] - (double)expected[i]);
+        norm += (double)expected[i] * (double)expected[i];
+    }
+    free(got);
+    return expected ? sqrt(apart / norm) : 0;
+}
+
+static void check_step(golden_case *g, const char *name) {
+    double loss = model_case_step(&g->model, true), squares = 0;
+    test_assert_near(loss, (double)values_of(g->expect, "losses")[0], 0, loss_relative, name);
+    for (size_t i = 0; i < g->adapter->n_tensors; i++) {
+        const adapter_tensor *t = &g->adapter->tensors[i];
+        char key[256];
+        snprintf(key, sizeof key, "grad.%s", t->key);
+        const float *expected = strcmp(name, "full") ? values_of(g->expect, key) : NULL;
+        double apart = gradient_distance(g, t, expected, &squares);
+        if (!(apart <= gradient_relative))
+            fail_msg("%s: %s is off by %g of its norm", name, key, apart);
+    }
+    test_assert_near(sqrt(squares), (double)values_of(g->expect, "grad_norms")[0], 0, norm_relative,
+                     name);
+}
+
+static void check_case(const char *name) {
+    for (int which = 0; which < BACKENDS; which++) {
+        golden_case g;
+        open_case(&g, name, which);
+        check_logits(&g, name);
+        check_step(&g, name);
+        close_case(&g);
+    }
+}
+
+static void adapters_compute_what_peft_computes(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        check_case(cases[i]);
+}
+
+static void full_fine_tuning_computes_what_transformers_computes(void **state) {
+    (void)state;
+    check_case("full");
+}
+
+/* ---- Other families (data/arch) ---- */
+
+/* Everything of the file has its place: saving gives it back. */
+static void check_arch(const char *name) {
+    char path[256], saved[256];
+    golden_case g = {0};
+    adapter_config config;
+    snprintf(path, sizeof path, "arch/%s", name);
+    model_case_open(&g.model, test_backend(0), test_data(path), "config.json");
+    snprintf(path, sizeof path, "arch/%s/adapter", name);
+    snprintf(saved, sizeof saved, "%s/%s", test_folder(), name);
+    const char *folder = test_data(path);
+    backend *dev = g.model.dev;
+    assert_ok(adapter_config_read(&config, folder, NULL, &test_error));
+    assert_ok(adapter_create(&g.adapter, &config, &g.model.spec, 0, NULL, &test_error));
+    adapter_config_free(&config);
+    lay_out_adapter(&g);
+    assert_ok(adapter_load(g.adapter, dev, g.model.weights, folder, &test_error));
+    assert_ok(adapter_save(g.adapter, dev, g.model.weights, saved, name, &test_error));
+    assert_ok(adapter_load(g.adapter, dev, g.model.weights, saved, &test_error));
+    close_case(&g);
+}
+
+static void adapters_of_every_family_load(void **state) {
+    (void)state;
+    static const char *const families[] = {
+        "llama",         "llama_bias",        "llama_bf16", "llama_untied", "llama_head_dim",
+        "llama_sharded", "llama_rope_llama3", "mistral",    "qwen2",        "qwen2_sliding",
+        "qwen3",
+    };
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
+        check_arch(families[i]);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(adapters_compute_what_peft_computes),
+        cmocka_unit_test(full_fine_tuning_computes_what_transformers_computes),
+        cmocka_unit_test(adapters_of_every_family_load),
+    };
+    return cmocka_run_group_tests_name("parity_adapter_golden", tests, NULL, NULL);
+}
