@@ -1,0 +1,17 @@
+/* The method descriptions, for the table in methods.c; and what methods that save as PEFT
+ * directories share. */
+#ifndef GRAFT_ADAPTER_METHODS_H
+#define GRAFT_ADAPTER_METHODS_H
+
+#include "adapter/adapter.h"
+
+extern const adapter_method lora_method;
+extern const adapter_method full_method;
+
+/* adapter_model.safetensors and adapter_config.json, in and out. */
+graft_status peft_load(adapter *, backend *, const weight_source *, const char *folder,
+                       graft_error *);
+graft_status peft_save(const adapter *, backend *, const weight_source *, const char *folder,
+                       const char *base_name, graft_error *);
+
+#endif
