@@ -1,0 +1,212 @@
+#include "generate/generator.h"
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "generate/kv_cache.h"
+#include "model/batch_builder.h"
+
+#include <stdlib.h>
+
+struct generator {
+    model_run run;
+    step_buffers step;
+    block_saved *saved; /* [n_layers] */
+    batch_builder builder;
+    void *device_memory, *host_memory, *cache_memory;
+    kv_cache cache;
+    token_sampler sampler;
+    float *logits; /* [vocab] */
+};
+
+static graft_status describe(generator *g, layout *device, layout *host, graft_error *err) {
+    const step_limits limits = {
+        .max_tokens = PROMPT_CHUNK_TOKENS, .max_labelled = 1, .max_segments = 1};
+    batch_builder_layout(&g->builder, host, PROMPT_CHUNK_TOKENS, 1, 1);
+    return step_layout(&g->step, g->saved, device, host, g->run.spec, g->run.hooks, &limits,
+                       g->run.dev->element_bytes, err);
+}
+
+static graft_status allocate(generator *g, graft_error *err) {
+    const model_spec *spec = g->run.spec;
+    g->saved = mem_array((size_t)spec->n_layers, sizeof *g->saved);
+    g->logits = mem_array((size_t)spec->vocab, sizeof *g->logits);
+    if (!g->saved || !g->logits)
+        return error_memory(err, (size_t)spec->vocab * sizeof *g->logits, "generation");
+    layout device = layout_counting(), host = layout_counting();
+    graft_status status = describe(g, &device, &host, err);
+    if (status != GRAFT_OK)
+        return status;
+    g->device_memory = g->run.dev->ops->alloc(g->run.dev, device.high_water);
+    g->host_memory =
+        aligned_alloc(LAYOUT_ALIGNMENT, host.high_water ? host.high_water : LAYOUT_ALIGNMENT);
+    if (!g->device_memory || !g->host_memory)
+        return error_memory(err, device.high_water + host.high_water, "generation");
+    device = layout_over(g->device_memory, device.high_water);
+    host = layout_over(g->host_memory, host.high_water);
+    return describe(g, &device, &host, err);
+}
+
+graft_status generator_create(generator **out, const model_run *run, graft_error *err) {
+    *out = NULL;
+    generator *g = mem_array(1, sizeof *g);
+    if (!g)
+        return error_memory(err, sizeof *g, "generation");
+    g->run = *run;
+    graft_status status = allocate(g, err);
+    if (status == GRAFT_OK)
+        status = token_sampler_create(&g->sampler, run->spec->vocab, err);
+    if (status != GRAFT_OK)
+        generator_destroy(&g);
+    *out = g;
+    return status;
+}
+
+static void drop_cache(generator *g) {
+    kv_cache_free(&g->cache);
+    if (g->cache_memory)
+        g->run.dev->ops->release(g->run.dev, g->cache_memory);
+    g->cache_memory = NULL;
+}
+
+void generator_destroy(generator **out) {
+    generator *g = *out;
+    if (!g)
+        return;
+    drop_cache(g);
+    token_sampler_free(&g->sampler);
+    if (g->device_memory)
+        g->run.dev->ops->release(g->run.dev, g->device_memory);
+    free(g->host_memory);
+    free(g->logits);
+    free(g->saved);
+    free(g);
+    *out = NULL;
+}
+
+/* An empty cache with room for `tokens`. */
+static graft_status prepare_cache(generator *g, int32_t tokens, graft_error *err) {
+    if (g->cache.capacity >= tokens) {
+        kv_cache_advance(&g->cache, -g->cache.length);
+        return GRAFT_OK;
+    }
+    drop_cache(g);
+    backend *dev = g->run.dev;
+    size_t bytes = kv_cache_bytes(g->run.spec, tokens, dev->element_bytes);
+    g->cache_memory = dev->ops->alloc(dev, bytes);
+    if (!g->cache_memory)
+        return error_memory(err, bytes, "the KV cache");
+    return kv_cache_create(&g->cache, dev, g->run.spec, tokens, g->cache_memory, err);
+}
+
+/* Passes n tokens behind the cache; with `last`, leaves the logits after the last one in g->logits.
+ */
+static graft_status pass_tokens(generator *g, const int32_t *ids, int32_t n, bool last,
+                                graft_error *err) {
+    const batch_row row = {
+        .ids = ids, .n = n, .position_first = g->cache.length, .past = g->cache.views};
+    batch_builder_begin(&g->builder, false, 0);
+    batch_builder_add(&g->builder, &row);
+    const batch *tokens = batch_builder_finish(&g->builder);
+    graft_status status = step_embed(&g->run, &g->step, tokens, err);
+    for (int32_t layer = 0; layer < g->run.spec->n_layers && status == GRAFT_OK; layer++) {
+        layer_weights weights;
+        status = layer_acquire(&weights, g->run.weights, layer, +1, err);
+        if (status != GRAFT_OK)
+            break;
+        block_fwd(&g->run, layer, &weights, tokens, &g->step, &g->step.saved[layer]);
+        kv_cache_append(&g->cache, g->run.dev, layer, g->step.saved[layer].k,
+                        g->step.saved[layer].v, n);
+        layer_release(g->run.weights, layer);
+    }
+    const int32_t last_row = n - 1;
+    if (status == GRAFT_OK && last)
+        status = step_logits(g->logits, &g->run, &g->step, tokens, &last_row, 1, err);
+    if (status == GRAFT_OK)
+        kv_cache_advance(&g->cache, n);
+    return status;
+}
+
+static graft_status check_stop(const generate_request *request, graft_error *err) {
+    return request->stop && *request->stop ? error_set(err, GRAFT_E_INTERRUPTED, "stopped")
+                                           : GRAFT_OK;
+}
+
+static graft_status read_prompt(generator *g, const generate_request *request, graft_error *err) {
+    graft_status status = GRAFT_OK;
+    for (int32_t at = 0; at < request->n_prompt && status == GRAFT_OK;) {
+        int32_t rest = request->n_prompt - at;
+        int32_t n = rest < PROMPT_CHUNK_TOKENS ? rest : PROMPT_CHUNK_TOKENS;
+        status = check_stop(request, err);
+        if (status == GRAFT_OK)
+            status = pass_tokens(g, request->prompt + at, n, n == rest, err);
+        at += n;
+    }
+    return status;
+}
+
+static bool is_eos(const generate_request *request, int32_t id) {
+    for (size_t i = 0; i < request->n_eos; i++)
+        if (request->eos[i] == id)
+            return true;
+    return false;
+}
+
+static graft_status decode(generate_result *out, generator *g, const generate_request *request,
+                           int64_t limit, graft_error *err) {
+    rng random = rng_create(request->seed, 1);
+    out->reason = FINISH_LENGTH;
+    while (out->n_tokens < limit) {
+        int32_t id = token_sampler_choose(&g->sampler, g->logits, &request->sampling, &random);
+        if (id < 0)
+            return error_set(
+                err, GRAFT_E_NUMERIC,
+                "the logits after %lld new tokens are not finite: weights or adapter are "
+                "damaged, or were trained with too high a learning rate",
+                (long long)out->n_tokens);
+        if (is_eos(request, id)) {
+            out->reason = FINISH_STOP;
+            return GRAFT_OK;
+        }
+        out->n_tokens++;
+        token_sampler_see(&g->sampler, id);
+        if (!request->on_token(request->context, id)) {
+            out->reason = FINISH_STOP;
+            return GRAFT_OK;
+        }
+        graft_status status = check_stop(request, err);
+        if (status == GRAFT_OK && out->n_tokens < limit)
+            status = pass_tokens(g, &id, 1, true, err);
+        if (status != GRAFT_OK)
+            return status;
+    }
+    return GRAFT_OK;
+}
+
+graft_status generator_run(generate_result *out, generator *g, const generate_request *request,
+                           graft_error *err) {
+    *out = (generate_result){0};
+    const int32_t context = g->run.spec->max_positions;
+    if (request->n_prompt < 1)
+        return error_set(err, GRAFT_E_INPUT,
+                         "the prompt is empty, and the tokenizer adds no BOS: nothing to continue");
+    if (request->n_prompt >= context)
+        return error_set(err, GRAFT_E_INPUT,
+                         "the prompt has %d tokens, the model's context %d: shorten it",
+                         (int)request->n_prompt, (int)context);
+    int64_t limit = request->max_new_tokens;
+    if (limit > context - request->n_prompt)
+        limit = context - request->n_prompt;
+    graft_status status = prepare_cache(g, request->n_prompt + (int32_t)limit, err);
+    if (status != GRAFT_OK)
+        return status;
+    token_sampler_reset(&g->sampler);
+    for (int32_t i = 0; i < request->n_prompt; i++)
+        token_sampler_see(&g->sampler, request->prompt[i]);
+    double began = clock_seconds();
+    status = read_prompt(g, request, err);
+    out->prompt_s = clock_seconds() - began;
+    if (status == GRAFT_OK)
+        status = decode(out, g, request, limit, err);
+    out->decode_s = clock_seconds() - began - out->prompt_s;
+    return status;
+}
