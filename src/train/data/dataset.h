@@ -1,0 +1,90 @@
+/* Training data: every row of the data files, tokenised once, with what is supervised. Rows are
+ * kept as two flat arrays (ids and targets); batches are built from them by packing.h in the order
+ * that sampler.h gives.
+ *
+ * Row kinds, supervision and what is refused: docs/data.md. */
+#ifndef GRAFT_TRAIN_DATA_DATASET_H
+#define GRAFT_TRAIN_DATA_DATASET_H
+
+#include "train/data/gate.h"
+#include "text/template/template.h"
+#include "text/tokenizer/tokenizer.h"
+
+#include <signal.h>
+
+enum {
+    ROW_TOKENS_MAX =
+        1 << 20, /* bound of max_length: a token's dropout counter is row_id << 20 | index in row */
+    NO_TARGET = -1
+};
+
+typedef enum train_on {
+    TRAIN_ON_COMPLETIONS, /* the completion of a prompt; every assistant turn of a conversation; all
+                             of a text */
+    TRAIN_ON_ASSISTANT,   /* also the assistant turns of a prompt that is a conversation */
+    TRAIN_ON_ALL          /* every token (pre-tokenised rows keep their labels) */
+} train_on;
+
+typedef struct dataset_options {
+    const char *const *paths; /* at least one */
+    size_t n_paths;
+    const tokenizer *tokenizer; /* NULL: only pre-tokenised rows can be read */
+    const chat_template
+        *chat; /* NULL: no template (Alpaca and prompt/completion rows become plain text) */
+    const chat_template *chat_tools; /* for rows with tools; NULL: `chat` */
+    train_on train_on;
+    int32_t max_length;     /* tokens of a row, 2..ROW_TOKENS_MAX: longer rows are cut at the end */
+    int32_t embedding_rows; /* ids must be below it; 0: not checked */
+    int64_t rows_max;       /* read no more rows than this; 0: all */
+    /* Keeps rows that have nothing supervised, and cuts a .txt at max_length. Otherwise such rows
+     * are left out, and a .txt is split into windows of max_length. */
+    bool for_evaluation;
+    int64_t now; /* seconds since 1970: the clock of templates that print the date; 0: now */
+    const volatile sig_atomic_t *stop; /* non-zero: GRAFT_E_INTERRUPTED; may be NULL */
+    message_sink messages;             /* what the gate found */
+} dataset_options;
+
+typedef struct dataset dataset;
+
+/* Reads and tokenises all files. Tells options->messages what the gate found (cut rows, rows left
+ * out, ...). GRAFT_E_INPUT with file and line for a row that cannot be read, and when no token at
+ * all is supervised (unless for_evaluation). Borrows nothing after it returns. */
+graft_status dataset_open(dataset **, const dataset_options *, graft_error *);
+void dataset_close(dataset **);
+
+/* A data set made in memory: create it empty, add rows, use it. Labels as Hugging Face has them:
+ * labels[t] belongs to ids[t], -100 is not trained; NULL: every token is. */
+graft_status dataset_create(dataset **, graft_error *);
+graft_status dataset_add(dataset *, const int32_t *ids, const int32_t *labels, int32_t n,
+                         data_source, graft_error *);
+
+/* A row, borrowed. targets[t] is what ids[t] predicts (already shifted), NO_TARGET: nothing; the
+ * last predicts nothing. */
+typedef struct data_row_view {
+    const int32_t *ids, *targets; /* [n] */
+    int32_t n;
+    int32_t supervised; /* targets that are none of NO_TARGET */
+    data_source source;
+} data_row_view;
+
+int64_t dataset_rows(const dataset *);
+data_row_view dataset_row(const dataset *, int64_t row);
+
+typedef struct dataset_counts {
+    int64_t rows, tokens, supervised; /* supervised: targets, after the shift */
+    int32_t longest;                  /* tokens */
+    int32_t most_supervised;          /* of one row */
+} dataset_counts;
+dataset_counts dataset_count(const dataset *);
+
+/* Targets of the given rows: what a step's loss is divided by. */
+int64_t dataset_supervised(const dataset *, const uint64_t *rows, int64_t n);
+
+/* xxh3 of all ids, targets and row borders: a resumed run must find the same. */
+uint64_t dataset_hash(const dataset *);
+
+/* The path that source.file counts; NULL past the end. */
+const char *dataset_path(const dataset *, int32_t file);
+const gate_report *dataset_gate(const dataset *);
+
+#endif

@@ -1,0 +1,45 @@
+#include "train/data/dataset_summary.h"
+
+#include "base/memory.h"
+
+#include <stdlib.h>
+
+static int compare_lengths(const void *a, const void *b) {
+    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    return (x > y) - (x < y);
+}
+
+static int bucket_of(int32_t tokens) {
+    int bucket = 0;
+    while (tokens >> (bucket + 1) && bucket + 1 < LENGTH_BUCKETS)
+        bucket++;
+    return bucket;
+}
+
+/* Nearest rank: the smallest length that `percent` of the rows do not exceed. */
+static int32_t percentile(const int32_t *sorted, int64_t n, int percent) {
+    int64_t rank = (n * percent + 99) / 100;
+    return sorted[rank > 0 ? rank - 1 : 0];
+}
+
+graft_status dataset_summarise(dataset_summary *out, const dataset *data, graft_error *err) {
+    int64_t rows = dataset_rows(data);
+    *out = (dataset_summary){.counts = dataset_count(data)};
+    if (!rows)
+        return GRAFT_OK;
+    int32_t *lengths = mem_array((size_t)rows, sizeof *lengths);
+    if (!lengths)
+        return error_memory(err, (size_t)rows * sizeof *lengths, "the lengths of the rows");
+    for (int64_t i = 0; i < rows; i++) {
+        lengths[i] = dataset_row(data, i).n;
+        out->lengths[bucket_of(lengths[i])]++;
+    }
+    qsort(lengths, (size_t)rows, sizeof *lengths, compare_lengths);
+    out->shortest = lengths[0];
+    out->median = percentile(lengths, rows, 50);
+    out->percentile_90 = percentile(lengths, rows, 90);
+    out->percentile_99 = percentile(lengths, rows, 99);
+    out->supervised_share = (double)out->counts.supervised / (double)out->counts.tokens;
+    free(lengths);
+    return GRAFT_OK;
+}

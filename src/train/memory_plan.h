@@ -1,0 +1,56 @@
+/* The arenas of a run. One function lays them out; run once it counts, run again it assigns, so a
+ * plan and a run agree to the byte. Sizes depend on shapes and limits only.
+ *
+ *   trainer  the adapter's values, gradients, optimizer moments        lives as long as the run
+ *   step     activations and scratch of one micro-batch                laid out once for the
+ * largest host     tokens, targets, staging between files and the device     likewise
+ */
+#ifndef GRAFT_TRAIN_MEMORY_PLAN_H
+#define GRAFT_TRAIN_MEMORY_PLAN_H
+
+#include "base/units.h"
+#include "train/data/packing.h"
+#include "train/trainer.h"
+
+enum {
+    MICRO_BATCH_TOKENS = 1024, /* larger micro-batches cost memory and are hardly faster */
+    STAGING_ELEMENTS = 1 << 18 /* of trained tensors on their way to a file */
+};
+
+/* What the layout depends on. */
+typedef struct arena_shape {
+    const model_spec *spec;
+    adapter *adapter;
+    const model_hooks *hooks; /* bound to the adapter */
+    batch_limits limits;
+    bool checkpointing;
+    size_t element_bytes;
+} arena_shape;
+
+typedef struct run_arenas {
+    step_buffers step;
+    block_saved *saved; /* [n_layers], caller storage */
+    batch_limits limits;
+    batch_builder batch;
+    void *staging; /* STAGING_ELEMENTS elements of the backend's type */
+} run_arenas;
+
+graft_status run_arenas_layout(run_arenas *, layout *trainer, layout *step, layout *host,
+                               const arena_shape *, graft_error *);
+
+/* The shape and the plan of a run on a backend with these properties: tries, until one fits, no
+ * checkpointing, smaller micro-batches, checkpointing, both (as far as the config leaves the
+ * choice). GRAFT_E_MEMORY with the largest consumers when none fits; *out is then the smallest
+ * one's. */
+typedef struct plan_request {
+    const model_spec *spec;
+    adapter *adapter;
+    const model_hooks *hooks;
+    const train_config *config;
+    int32_t max_row_tokens;
+    size_t element_bytes, workspace_bytes, mapped_bytes, uploaded_bytes;
+} plan_request;
+graft_status memory_plan_choose(memory_plan *out, arena_shape *, const plan_request *,
+                                graft_error *);
+
+#endif

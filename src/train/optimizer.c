@@ -1,0 +1,82 @@
+#include "train/optimizer.h"
+
+#include <math.h>
+#include <string.h>
+
+const double LORAPLUS_EMBEDDING_RATE = 1e-6;
+
+static bool ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+parameter_group parameter_group_of(const adapter_tensor *tensor, const train_config *config) {
+    parameter_group group = {config->learning_rate, config->weight_decay};
+    if (config->loraplus_lr_ratio <= 0)
+        return group;
+    bool is_bias = ends_with(tensor->key, ".bias");
+    switch (tensor->role) {
+    case ROLE_LORA_EMBEDDING_A:
+    case ROLE_LORA_EMBEDDING_B:
+        group.learning_rate = LORAPLUS_EMBEDDING_RATE;
+        break;
+    case ROLE_LORA_A:
+        break;
+    case ROLE_LORA_B:
+    case ROLE_LORA_BIAS:
+        group.learning_rate *= config->loraplus_lr_ratio;
+        break;
+    case ROLE_FREED:
+        if (tensor->rank == 1)
+            group.learning_rate *= config->loraplus_lr_ratio;
+        break;
+    }
+    if (is_bias)
+        group.weight_decay = 0;
+    return group;
+}
+
+void optimizer_zero_gradients(const adapter *a, backend *dev) {
+    for (size_t i = 0; i < a->n_tensors; i++)
+        dev->ops->fill(dev, a->tensors[i].gradient, 0.0, a->tensors[i].count);
+}
+
+double optimizer_gradient_norm(const adapter *a, backend *dev) {
+    double sum = 0;
+    for (size_t i = 0; i < a->n_tensors; i++)
+        sum += dev->ops->sum_squares(dev, a->tensors[i].gradient, a->tensors[i].count);
+    return sqrt(sum);
+}
+
+double optimizer_clip_scale(double norm, double max_norm) {
+    if (max_norm <= 0)
+        return 1.0;
+    return fmin(1.0, max_norm / (norm + 1e-6)); /* torch's epsilon */
+}
+
+void optimizer_update(const adapter *a, backend *dev, const train_config *config,
+                      double schedule_factor, double gradient_scale, int64_t updates) {
+    adamw_step step = {
+        .beta1 = config->adam_beta1,
+        .beta2 = config->adam_beta2,
+        .epsilon = config->adam_epsilon,
+        .bias_correction1 = 1.0 - pow(config->adam_beta1, (double)updates),
+        .bias_correction2 = 1.0 - pow(config->adam_beta2, (double)updates),
+        .gradient_scale = gradient_scale,
+    };
+    for (size_t i = 0; i < a->n_tensors; i++) {
+        const adapter_tensor *tensor = &a->tensors[i];
+        parameter_group group = parameter_group_of(tensor, config);
+        step.learning_rate = group.learning_rate * schedule_factor;
+        step.weight_decay = group.weight_decay;
+        dev->ops->adamw(dev, tensor->value, tensor->gradient, tensor->moment1, tensor->moment2,
+                        tensor->count, &step);
+    }
+}
+
+const char *optimizer_bad_value(const adapter *a, backend *dev) {
+    for (size_t i = 0; i < a->n_tensors; i++)
+        if (!isfinite(dev->ops->sum_squares(dev, a->tensors[i].value, a->tensors[i].count)))
+            return a->tensors[i].key;
+    return NULL;
+}
