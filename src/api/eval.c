@@ -1,0 +1,171 @@
+/* graft_eval: loss and perplexity, logits and gradients on request. */
+#include "api/open.h"
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "evaluate/loss.h"
+#include "formats/safetensors.h"
+#include "train/run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PASS_TOKENS = 1024, PASS_ROWS = 64 };
+
+/* ---- Rows of a data set ---- */
+
+typedef struct data_rows {
+    const dataset *data;
+    int64_t next;
+    float weight; /* of a label: 1 / supervised tokens of all rows */
+} data_rows;
+
+static bool next_row(void *context, batch_row *out) {
+    data_rows *rows = context;
+    if (rows->next >= dataset_rows(rows->data))
+        return false;
+    data_row_view view = dataset_row(rows->data, rows->next);
+    *out = (batch_row){.ids = view.ids,
+                       .targets = view.targets,
+                       .n = view.n,
+                       .weight = rows->weight,
+                       .row_id = (uint64_t)rows->next};
+    rows->next++;
+    return true;
+}
+
+/* ---- Logits into a file ---- */
+
+typedef struct logits_writer {
+    safetensors_writer *file;
+    named_tensor *tensors; /* one a row */
+    char (*names)[32];
+    float *logits; /* [PASS_TOKENS or the longest row, vocab] */
+    int32_t *rows;
+} logits_writer;
+
+static void logits_close(logits_writer *w) {
+    safetensors_writer_abandon(&w->file);
+    free(w->tensors);
+    free(w->names);
+    free(w->logits);
+    free(w->rows);
+    *w = (logits_writer){0};
+}
+
+static graft_status logits_open(logits_writer *w, const char *path, const dataset *data,
+                                const model_spec *spec, graft_error *err) {
+    size_t n = (size_t)dataset_rows(data);
+    int32_t longest = dataset_count(data).longest;
+    w->tensors = mem_array(n, sizeof *w->tensors);
+    w->names = mem_array(n, sizeof *w->names);
+    w->logits = mem_array((size_t)longest * (size_t)spec->vocab, sizeof *w->logits);
+    w->rows = mem_array((size_t)longest, sizeof *w->rows);
+    if (!w->tensors || !w->names || !w->logits || !w->rows)
+        return error_memory(err, (size_t)longest * (size_t)spec->vocab * sizeof *w->logits,
+                            "logits");
+    for (size_t i = 0; i < n; i++) {
+        snprintf(w->names[i], sizeof w->names[i], "logits.%zu", i);
+        w->tensors[i] = (named_tensor){w->names[i],
+                                       {.type = DTYPE_F32,
+                                        .rank = 2,
+                                        .shape = {dataset_row(data, (int64_t)i).n, spec->vocab}}};
+    }
+    return safetensors_writer_open(&w->file, path, w->tensors, n, err);
+}
+
+/* Rows pass in file order, so that their logits can be written as they come. */
+static graft_status write_logits(void *context, const model_run *model, step_buffers *buffers,
+                                 const batch *b, graft_error *err) {
+    logits_writer *w = context;
+    graft_status status = GRAFT_OK;
+    for (int32_t s = 0; s < b->n_segments && status == GRAFT_OK; s++) {
+        int32_t n = b->segments[s].token_end - b->segments[s].token_begin;
+        for (int32_t i = 0; i < n; i++)
+            w->rows[i] = b->segments[s].token_begin + i;
+        status = step_logits(w->logits, model, buffers, b, w->rows, n, err);
+        if (status == GRAFT_OK)
+            status = safetensors_writer_add(
+                w->file, w->logits, (size_t)n * (size_t)model->spec->vocab * sizeof *w->logits,
+                err);
+    }
+    return status;
+}
+
+/* ---- The verb ---- */
+
+static graft_status evaluate(loss_total *total, opened *o, const dataset *data, graft_error *err) {
+    const char *logits_path = recipe_text(o->recipe, "logits"),
+               *gradients_path = recipe_text(o->recipe, "gradients");
+    dataset_counts counts = dataset_count(data);
+    if (gradients_path && !o->adapter)
+        return error_set(err, GRAFT_E_USAGE,
+                         "--gradients are an adapter's: give one with --adapter");
+    if (!counts.supervised)
+        return error_set(err, GRAFT_E_INPUT, "%s: no row has a supervised token",
+                         graft_recipe_get(o->recipe, "data"));
+    const model_run model = {o->dev, &o->spec, o->weights, &o->hooks};
+    const loss_limits limits = {.max_tokens =
+                                    counts.longest > PASS_TOKENS ? counts.longest : PASS_TOKENS,
+                                .max_rows = recipe_flag(o->recipe, "packing") ? PASS_ROWS : 1,
+                                .gradients = gradients_path != NULL};
+    data_rows rows = {.data = data, .weight = (float)(1.0 / (double)counts.supervised)};
+    logits_writer writer = {0};
+    loss_observer observer = {.stop = o->observer ? o->observer->stop : NULL};
+    loss_evaluator *evaluator = NULL;
+    graft_status status = loss_evaluator_create(&evaluator, &model, limits, err);
+    if (status == GRAFT_OK && logits_path) {
+        observer.on_pass = write_logits;
+        observer.context = &writer;
+        status = logits_open(&writer, logits_path, data, &o->spec, err);
+    }
+    if (status == GRAFT_OK)
+        status = loss_evaluate(total, evaluator, (row_source){next_row, &rows}, &observer, err);
+    if (status == GRAFT_OK && !isfinite(total->sum))
+        status =
+            error_set(err, GRAFT_E_NUMERIC,
+                      "the loss is not finite: the weights or the adapter hold NaN or infinity");
+    if (status == GRAFT_OK && logits_path)
+        status = safetensors_writer_commit(&writer.file, err);
+    if (status == GRAFT_OK && gradients_path)
+        status = adapter_save_gradients(o->adapter, o->dev, gradients_path, err);
+    logits_close(&writer);
+    loss_evaluator_destroy(&evaluator);
+    return status;
+}
+
+graft_status graft_eval(graft_eval_result *out, const graft_recipe *recipe,
+                        const graft_observer *observer, graft_error *err) {
+    *out = (graft_eval_result){0};
+    opened o = opened_begin(recipe, observer);
+    dataset *data = NULL;
+    loss_total total = {0};
+    graft_status status = need_option(recipe, "data", err);
+    if (status == GRAFT_OK)
+        status = open_weights(&o, err);
+    if (status == GRAFT_OK)
+        status = open_trained_adapter(&o, recipe_text(recipe, "gradients") != NULL, err);
+    if (status == GRAFT_OK)
+        status = open_text(&o, err);
+    if (status == GRAFT_OK)
+        status = open_data(&data, &o, "data", true, err);
+    double began = clock_seconds();
+    if (status == GRAFT_OK)
+        status = evaluate(&total, &o, data, err);
+    if (status == GRAFT_OK) {
+        double seconds = clock_seconds() - began, loss = total.sum / (double)total.supervised;
+        *out = (graft_eval_result){.loss = loss,
+                                   .perplexity = exp(loss),
+                                   .rows = total.rows,
+                                   .tokens = total.tokens,
+                                   .supervised_tokens = total.supervised,
+                                   .seconds = seconds,
+                                   .tokens_per_second = (double)total.tokens / seconds,
+                                   .peak_memory_bytes = run_peak_memory()};
+    }
+    dataset_close(&data);
+    opened_close(&o);
+    return status;
+}

@@ -1,0 +1,248 @@
+#include "api/open.h"
+
+#include "api/adapter_options.h"
+#include "base/atomic_file.h"
+#include "base/file_map.h"
+#include "base/memory.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static void emit_message(void *context, message_level level, const char *text) {
+    const graft_observer *observer = context;
+    if (!observer || !observer->on_event)
+        return;
+    graft_event event = {.kind = level == MESSAGE_WARNING ? GRAFT_EVENT_WARNING : GRAFT_EVENT_INFO,
+                         .text = text};
+    observer->on_event(observer->context, &event);
+}
+
+opened opened_begin(const graft_recipe *recipe, const graft_observer *observer) {
+    opened o = {.recipe = recipe, .observer = observer};
+    o.messages = (message_sink){.emit = emit_message, .context = (void *)observer};
+    return o;
+}
+
+void opened_close(opened *o) {
+    model_hooks_free(&o->hooks);
+    adapter_destroy(&o->adapter);
+    if (o->adapter_memory)
+        o->dev->ops->release(o->dev, o->adapter_memory);
+    data_templates_free(&o->templates);
+    tokenizer_destroy(&o->tokenizer);
+    weight_source_close(&o->weights);
+    model_spec_free(&o->spec);
+    backend_destroy(&o->dev);
+    free(o->folder);
+    *o = (opened){0};
+}
+
+bool folder_has(const char *folder, const char *name) {
+    char path[PATH_MAX]; /* longer ones cannot be opened either */
+    int n = snprintf(path, sizeof path, "%s/%s", folder, name);
+    return n > 0 && (size_t)n < sizeof path && path_exists(path);
+}
+
+graft_status need_option(const graft_recipe *recipe, const char *name, graft_error *err) {
+    const char *text = graft_recipe_get(recipe, name);
+    if (text && *text)
+        return GRAFT_OK;
+    char flag[64];
+    snprintf(flag, sizeof flag, "%s", name);
+    for (char *c = flag; *c; c++)
+        if (*c == '_')
+            *c = '-';
+    return error_set(err, GRAFT_E_USAGE, "--%s %s is needed", flag,
+                     graft_option_find(name)->choices);
+}
+
+/* 2026-01-31T12:00:00 (local time) or seconds since 1970. */
+static graft_status parse_time(int64_t *out, const char *text, graft_error *err) {
+    struct tm tm = {.tm_isdst = -1};
+    char *end;
+    errno = 0;
+    long long seconds = strtoll(text, &end, 10);
+    if (end != text && !*end && !errno) {
+        *out = seconds;
+        return GRAFT_OK;
+    }
+    const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
+    if (!rest || *rest)
+        return error_set(err, GRAFT_E_USAGE,
+                         "now: expected 2026-01-31T12:00:00 or seconds since 1970, found \"%s\"",
+                         text);
+    *out = mktime(&tm);
+    return GRAFT_OK;
+}
+
+graft_status recipe_time(int64_t *out, const graft_recipe *recipe, graft_error *err) {
+    const char *given = recipe_text(recipe, "now");
+    *out = (int64_t)time(NULL);
+    return given ? parse_time(out, given, err) : GRAFT_OK;
+}
+
+graft_status recipe_features(cpu_features *out, const graft_recipe *recipe, graft_error *err) {
+    *out = cpu_features_detect();
+    const char *list = recipe_text(recipe, "cpu_features");
+    return !list || cpu_features_mask(out, list, err) ? GRAFT_OK : GRAFT_E_USAGE;
+}
+
+graft_status open_backend(opened *o, graft_error *err) {
+    cpu_features features;
+    graft_status status = recipe_features(&features, o->recipe, err);
+    if (status != GRAFT_OK)
+        return status;
+    return backend_create_cpu(&o->dev, (int32_t)recipe_integer(o->recipe, "threads"), &features,
+                              err);
+}
+
+graft_status open_spec(opened *o, graft_error *err) {
+    graft_status status = need_option(o->recipe, "model", err);
+    if (status == GRAFT_OK)
+        status = model_folder_find(&o->folder, recipe_text(o->recipe, "model"), err);
+    if (status == GRAFT_OK)
+        status = model_spec_read(&o->spec, o->folder, &o->messages, err);
+    return status;
+}
+
+graft_status open_weights(opened *o, graft_error *err) {
+    graft_status status = open_spec(o, err);
+    if (status == GRAFT_OK)
+        status = open_backend(o, err);
+    if (status == GRAFT_OK)
+        status = weight_source_open(&o->weights, o->dev, &o->spec, o->folder, &o->messages, err);
+    return status;
+}
+
+/* ---- Text ---- */
+
+graft_status open_templates(opened *o, graft_error *err) {
+    return data_templates_load(&o->templates, o->folder, recipe_text(o->recipe, "chat_template"),
+                               err);
+}
+
+graft_status open_text(opened *o, graft_error *err) {
+    graft_status status = tokenizer_load(&o->tokenizer, o->folder, &o->messages, err);
+    return status == GRAFT_OK ? open_templates(o, err) : status;
+}
+
+graft_status special_tokens_json(json_t **out, const tokenizer *tok, graft_error *err) {
+    const char *name, *text;
+    *out = json_object();
+    for (size_t i = 0; *out && tok && tokenizer_special_token(tok, i, &name, &text); i++) {
+        if (json_object_set_new(*out, name, json_string(text)) != 0) {
+            json_decref(*out);
+            *out = NULL;
+        }
+    }
+    return *out ? GRAFT_OK : error_memory(err, 0, "the special tokens");
+}
+
+/* ---- Adapters ---- */
+
+graft_status open_new_adapter(opened *o, graft_error *err) {
+    adapter_config config = {0};
+    graft_status status = adapter_config_from_recipe(&config, o->recipe, &o->messages, err);
+    if (status == GRAFT_OK)
+        status = adapter_create(&o->adapter, &config, &o->spec, 0, &o->messages, err);
+    adapter_config_free(&config);
+    return status;
+}
+
+/* Shapes decide whether an adapter fits; a base of another name deserves a word. Compared by the
+ * last part: the same model lies in other places on other machines. */
+static void compare_bases(const opened *o, const adapter_config *config, const char *folder) {
+    const char *said = config->base_model;
+    if (!said || !*said)
+        return;
+    const char *slash = strrchr(said, '/'), *name = slash && slash[1] ? slash + 1 : said;
+    if (!strstr(recipe_text(o->recipe, "model"), name) && !strstr(o->folder, name))
+        message_emit(&o->messages, MESSAGE_WARNING, "%s: made for the base \"%s\", used on \"%s\"",
+                     folder, said, recipe_text(o->recipe, "model"));
+}
+
+static graft_status load_trained_adapter(opened *o, const char *folder, bool gradients,
+                                         graft_error *err) {
+    adapter_config config = {0};
+    graft_status status = adapter_config_read(&config, folder, &o->messages, err);
+    if (status == GRAFT_OK)
+        compare_bases(o, &config, folder);
+    if (status == GRAFT_OK)
+        status = adapter_create(&o->adapter, &config, &o->spec, 0, &o->messages, err);
+    adapter_config_free(&config);
+    if (status != GRAFT_OK)
+        return status;
+    layout counted = layout_counting();
+    adapter_layout(o->adapter, &counted, o->dev->element_bytes, gradients);
+    o->adapter_memory = o->dev->ops->alloc(o->dev, counted.high_water);
+    if (!o->adapter_memory)
+        return error_memory(err, counted.high_water, "the adapter");
+    layout assigned = layout_over(o->adapter_memory, counted.high_water);
+    adapter_layout(o->adapter, &assigned, o->dev->element_bytes, gradients);
+    status = adapter_load(o->adapter, o->dev, o->weights, folder, err);
+    if (status == GRAFT_OK)
+        adapter_bind(o->adapter, &o->hooks);
+    return status;
+}
+
+graft_status open_trained_adapter(opened *o, bool gradients, graft_error *err) {
+    graft_status status = model_hooks_create(&o->hooks, &o->spec, err);
+    const char *folder = recipe_text(o->recipe, "adapter");
+    if (status == GRAFT_OK && folder)
+        status = load_trained_adapter(o, folder, gradients, err);
+    if (status == GRAFT_OK)
+        model_hooks_finish(&o->hooks, &o->spec);
+    return status;
+}
+
+/* ---- Data ---- */
+
+static train_on train_on_of(const graft_recipe *recipe) {
+    const char *text = recipe_text(recipe, "train_on");
+    if (text && !strcmp(text, "assistant"))
+        return TRAIN_ON_ASSISTANT;
+    return text && !strcmp(text, "all") ? TRAIN_ON_ALL : TRAIN_ON_COMPLETIONS;
+}
+
+graft_status data_options(dataset_options *out, opened *o, bool for_evaluation, graft_error *err) {
+    *out = (dataset_options){
+        .tokenizer = o->tokenizer,
+        .chat = o->templates.chat,
+        .chat_tools = o->templates.tools,
+        .train_on = train_on_of(o->recipe),
+        .max_length = (int32_t)recipe_integer(o->recipe, "max_length"),
+        .embedding_rows = o->spec.vocab,
+        .for_evaluation = for_evaluation,
+        .stop = o->observer ? o->observer->stop : NULL,
+        .messages = o->messages,
+    };
+    return recipe_time(&out->now, o->recipe, err);
+}
+
+graft_status open_data(dataset **out, opened *o, const char *option, bool for_evaluation,
+                       graft_error *err) {
+    *out = NULL;
+    dataset_options options;
+    graft_status status = data_options(&options, o, for_evaluation, err);
+    if (status == GRAFT_OK)
+        status = need_option(o->recipe, option, err);
+    if (status != GRAFT_OK)
+        return status;
+    size_t n = recipe_list_count(o->recipe, option);
+    const char **paths = mem_array(n, sizeof *paths);
+    if (!paths)
+        return error_memory(err, n * sizeof *paths, "the list of data files");
+    for (size_t i = 0; i < n; i++)
+        paths[i] = recipe_list_item(o->recipe, option, i);
+    options.paths = paths;
+    options.n_paths = n;
+    if (graft_option_find("max_rows")->verbs & recipe_verb(o->recipe))
+        options.rows_max = recipe_integer(o->recipe, "max_rows");
+    status = dataset_open(out, &options, err);
+    free(paths);
+    return status;
+}
