@@ -11,24 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Sanitizers bring an allocator of their own. */
-#if defined(__SANITIZE_ADDRESS__)
-#define CAN_FAIL 0
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define CAN_FAIL 0
-#endif
-#endif
-#if !defined(CAN_FAIL) && !defined(__GLIBC__)
-#define CAN_FAIL 0
-#endif
-#ifndef CAN_FAIL
-#define CAN_FAIL 1
-#endif
-
 static long long failing; /* this allocation fails, counted down; 0: none */
 
-#if CAN_FAIL
+#if TEST_MALLOC_IS_OURS
 void *__libc_malloc(size_t);
 void *__libc_calloc(size_t, size_t);
 void *__libc_realloc(void *, size_t);
@@ -97,7 +82,7 @@ static void every_allocation_of_a_run_fails_once(void **state) {
     train_bench b;
     choose_folder();
     open_small(&b, "whole");
-    if (!CAN_FAIL) {
+    if (!TEST_MALLOC_IS_OURS) {
         bench_close(&b);
         skip();
     }

@@ -10,6 +10,18 @@
 
 #include "base/status.h"
 
+/* Whether a test may replace the C library's allocator: sanitizers bring their own. */
+#if defined(__SANITIZE_ADDRESS__) || !defined(__GLIBC__)
+#define TEST_MALLOC_IS_OURS 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define TEST_MALLOC_IS_OURS 0
+#endif
+#endif
+#ifndef TEST_MALLOC_IS_OURS
+#define TEST_MALLOC_IS_OURS 1
+#endif
+
 /* PATH under GRAFT_TEST_DATA; skips the running test when the variable is not set or the file is not there. Valid until
  * the fourth call after it. */
 const char *test_data(const char *path);

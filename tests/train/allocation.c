@@ -5,24 +5,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-/* Sanitizers bring an allocator of their own. */
-#if defined(__SANITIZE_ADDRESS__)
-#define IS_COUNTED 0
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define IS_COUNTED 0
-#endif
-#endif
-#if !defined(IS_COUNTED) && !defined(__GLIBC__)
-#define IS_COUNTED 0
-#endif
-#ifndef IS_COUNTED
-#define IS_COUNTED 1
-#endif
-
 static atomic_llong allocations;
 
-#if IS_COUNTED
+#if TEST_MALLOC_IS_OURS
 void *__libc_malloc(size_t);
 void *__libc_calloc(size_t, size_t);
 void *__libc_realloc(void *, size_t);
@@ -80,7 +65,7 @@ static void run_and_count(int32_t n_threads, const char *name) {
 
 static void step_and_evaluation_allocate_nothing(void **state) {
     (void)state;
-    if (!IS_COUNTED)
+    if (!TEST_MALLOC_IS_OURS)
         skip();
     run_and_count(1, "one");
     run_and_count(2, "two");
