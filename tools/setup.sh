@@ -3,7 +3,7 @@
 set -eu
 root=$(cd "$(dirname "$0")" && pwd)
 
-build_packages='gcc meson ninja-build pkg-config libjansson-dev libfyaml-dev libonig-dev libpcre2-dev libutf8proc-dev
+build_packages='gcc libc6-dev meson ninja-build pkg-config libjansson-dev libfyaml-dev libonig-dev libpcre2-dev libutf8proc-dev
     libxxhash-dev zlib1g-dev libzstd-dev'
 
 # install_packages NAME...: those that are missing
