@@ -4,7 +4,7 @@
 . "$(dirname "$0")/tools/setup.sh"
 # shellcheck disable=SC2086 # a list of words
 install_packages $build_packages
-[ -f "$root/build/build.ninja" ] || meson setup "$root/build" "$root" > "$root/build.setup.log" 2>&1 || {
+[ -f "$root/build/build.ninja" ] || meson setup "$root/build" "$root" -Dtests=false > "$root/build.setup.log" 2>&1 || {
     cat "$root/build.setup.log"
     exit 1
 }
