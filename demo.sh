@@ -1,6 +1,6 @@
 #!/bin/sh
 # Command one: installs what is missing, builds, and teaches the bundled model a task it can't do: turning a sentence into a
-# record. Shows before, after, cost and loss curve. About two minutes after the build.
+# record. Shows before, after, cost and loss curve; some twenty seconds after the build.
 . "$(dirname "$0")/tools/setup.sh"
 # shellcheck disable=SC2086 # a list of words
 install_packages $build_packages
