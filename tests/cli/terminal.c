@@ -14,7 +14,8 @@ enum { COLUMNS = 60 };
 /* Runs graft with a terminal of COLUMNS as stdout and stderr; all that it wrote. Caller frees. */
 static strbuf run_on_terminal(const char *const *arguments) {
     int master = posix_openpt(O_RDWR | O_NOCTTY);
-    assert_true(master >= 0);
+    if (master < 0) /* a machine without pseudo-terminals: a bare chroot */
+        skip();
     assert_int_equal(grantpt(master), 0);
     assert_int_equal(unlockpt(master), 0);
     int terminal = open(ptsname(master), O_RDWR | O_NOCTTY);
