@@ -82,9 +82,10 @@ static graft_status write_logits(void *context, const model_run *model, step_buf
     logits_writer *w = context;
     graft_status status = GRAFT_OK;
     for (int32_t s = 0; s < b->n_segments && status == GRAFT_OK; s++) {
-        int32_t n = b->segments[s].token_end - b->segments[s].token_begin;
+        int32_t first = b->segments[s].token_begin + b->segments[s].n_virtual;
+        int32_t n = b->segments[s].token_end - first;
         for (int32_t i = 0; i < n; i++)
-            w->rows[i] = b->segments[s].token_begin + i;
+            w->rows[i] = first + i;
         status = step_logits(w->logits, model, buffers, b, w->rows, n, err);
         if (status == GRAFT_OK)
             status = safetensors_writer_add(

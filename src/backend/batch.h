@@ -22,6 +22,8 @@ typedef struct segment {
     int32_t job;     /* whose adapter, loss, gradient; jobs' segments are contiguous, ascending */
     uint64_t row_id; /* which data row: dropout counts from it */
     const kv_view *past; /* [n_layers]; NULL: none */
+    int32_t n_virtual;   /* of its first tokens: virtual ones, whose ids mean nothing */
+    int32_t task;        /* of the row, for adapters that know several */
 } segment;
 
 /* The rows of a [n, ...] array as tokens: where sums start, whose they are, and what dropout

@@ -15,11 +15,14 @@ struct loss_evaluator {
 };
 
 static graft_status describe(loss_evaluator *e, layout *device, layout *host, graft_error *err) {
-    const step_limits limits = {.max_tokens = e->limits.max_tokens,
+    /* Any row that fits the caller's limit fits with its virtual tokens. */
+    const sequence_hook *sequence = &e->run.hooks->sequence;
+    int32_t max_tokens = e->limits.max_tokens + sequence->n_virtual;
+    const step_limits limits = {.max_tokens = max_tokens,
                                 .max_labelled = e->limits.max_tokens,
                                 .max_segments = e->limits.max_rows,
                                 .training = e->limits.gradients};
-    batch_builder_layout(&e->builder, host, e->limits.max_tokens, e->limits.max_rows, 1);
+    batch_builder_layout(&e->builder, host, max_tokens, e->limits.max_rows, 1, sequence);
     return step_layout(&e->step, e->saved, device, host, e->run.spec, e->run.hooks, &limits,
                        e->run.dev->element_bytes, err);
 }
@@ -80,7 +83,8 @@ static graft_status add_losses(loss_total *total, const loss_evaluator *e, const
             return error_set(err, GRAFT_E_NUMERIC,
                              "row %lld: the loss at token %d is not finite: weights or adapter are "
                              "damaged, or were trained with too high a learning rate",
-                             (long long)total->rows + s, token - rows->segments[s].token_begin);
+                             (long long)total->rows + s,
+                             token - rows->segments[s].token_begin - rows->segments[s].n_virtual);
         total->sum += (double)e->step.loss_host[i];
     }
     total->supervised += n_labelled;

@@ -19,9 +19,11 @@ struct generator {
 };
 
 static graft_status describe(generator *g, layout *device, layout *host, graft_error *err) {
-    const step_limits limits = {
-        .max_tokens = PROMPT_CHUNK_TOKENS, .max_labelled = 1, .max_segments = 1};
-    batch_builder_layout(&g->builder, host, PROMPT_CHUNK_TOKENS, 1, 1);
+    const sequence_hook *sequence = &g->run.hooks->sequence;
+    const step_limits limits = {.max_tokens = PROMPT_CHUNK_TOKENS + sequence->n_virtual,
+                                .max_labelled = 1,
+                                .max_segments = 1};
+    batch_builder_layout(&g->builder, host, limits.max_tokens, 1, 1, sequence);
     return step_layout(&g->step, g->saved, device, host, g->run.spec, g->run.hooks, &limits,
                        g->run.dev->element_bytes, err);
 }
@@ -83,10 +85,28 @@ void generator_destroy(generator **out) {
     *out = NULL;
 }
 
-/* An empty cache with room for `tokens`. */
+/* Positions that an adapter takes before the text's first token. */
+static int32_t text_position(const generator *g) {
+    return g->run.hooks->sequence.n_virtual + g->run.hooks->sequence.past_length;
+}
+
+/* The trained keys and values that stand before every text. */
+static void begin_cache(generator *g) {
+    const sequence_hook *sequence = &g->run.hooks->sequence;
+    kv_cache_advance(&g->cache, -g->cache.length);
+    if (!sequence->past)
+        return;
+    for (int32_t layer = 0; layer < g->run.spec->n_layers; layer++)
+        kv_cache_append(&g->cache, g->run.dev, layer, sequence->past[layer].k,
+                        sequence->past[layer].v, sequence->past_length);
+    kv_cache_advance(&g->cache, sequence->past_length);
+}
+
+/* A cache with room for `tokens` of text. */
 static graft_status prepare_cache(generator *g, int32_t tokens, graft_error *err) {
+    tokens += text_position(g);
     if (g->cache.capacity >= tokens) {
-        kv_cache_advance(&g->cache, -g->cache.length);
+        begin_cache(g);
         return GRAFT_OK;
     }
     drop_cache(g);
@@ -95,15 +115,22 @@ static graft_status prepare_cache(generator *g, int32_t tokens, graft_error *err
     g->cache_memory = dev->ops->alloc(dev, bytes);
     if (!g->cache_memory)
         return error_memory(err, bytes, "the KV cache");
-    return kv_cache_create(&g->cache, dev, g->run.spec, tokens, g->cache_memory, err);
+    graft_status status =
+        kv_cache_create(&g->cache, dev, g->run.spec, tokens, g->cache_memory, err);
+    if (status == GRAFT_OK)
+        begin_cache(g);
+    return status;
 }
 
-/* Passes n tokens behind the cache; with `last`, leaves the logits after the last one in g->logits.
+/* Passes n tokens behind the cache (the first of a text behind their virtual tokens); with `last`,
+ * leaves the logits after the last one in g->logits.
  */
 static graft_status pass_tokens(generator *g, const int32_t *ids, int32_t n, bool last,
                                 graft_error *err) {
-    const batch_row row = {
-        .ids = ids, .n = n, .position_first = g->cache.length, .past = g->cache.views};
+    const batch_row row = {.ids = ids,
+                           .n = n,
+                           .position_first = g->cache.length,
+                           .past = g->cache.length > 0 ? g->cache.views : NULL};
     batch_builder_begin(&g->builder, false, 0);
     batch_builder_add(&g->builder, &row);
     const batch *tokens = batch_builder_finish(&g->builder);
@@ -115,14 +142,14 @@ static graft_status pass_tokens(generator *g, const int32_t *ids, int32_t n, boo
             break;
         block_fwd(&g->run, layer, &weights, tokens, &g->step, &g->step.saved[layer]);
         kv_cache_append(&g->cache, g->run.dev, layer, g->step.saved[layer].k,
-                        g->step.saved[layer].v, n);
+                        g->step.saved[layer].v, tokens->tokens.n);
         layer_release(g->run.weights, layer);
     }
-    const int32_t last_row = n - 1;
+    const int32_t last_row = tokens->tokens.n - 1;
     if (status == GRAFT_OK && last)
         status = step_logits(g->logits, &g->run, &g->step, tokens, &last_row, 1, err);
     if (status == GRAFT_OK)
-        kv_cache_advance(&g->cache, n);
+        kv_cache_advance(&g->cache, tokens->tokens.n);
     return status;
 }
 
@@ -185,7 +212,7 @@ static graft_status decode(generate_result *out, generator *g, const generate_re
 graft_status generator_run(generate_result *out, generator *g, const generate_request *request,
                            graft_error *err) {
     *out = (generate_result){0};
-    const int32_t context = g->run.spec->max_positions;
+    const int32_t context = g->run.spec->max_positions - text_position(g);
     if (request->n_prompt < 1)
         return error_set(err, GRAFT_E_INPUT,
                          "the prompt is empty, and the tokenizer adds no BOS: nothing to continue");

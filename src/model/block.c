@@ -42,9 +42,25 @@ static block_pass pass_of(const model_run *run, int32_t layer, const layer_weigh
                         .n = b->tokens.n};
 }
 
-static linear_call call_of(const block_pass *p, linear_slot slot) {
-    return linear_hooked(p->dev, &p->weights->linear[slot], p->weights->bias[slot],
-                         &p->hooks->linear[slot]);
+static hooked_linear linear_of(const block_pass *p, linear_slot slot) {
+    const linear_hook *hook = &p->hooks->linear[slot];
+    return (hooked_linear){
+        .dev = p->dev,
+        .call = linear_hooked(p->dev, &p->weights->linear[slot], p->weights->bias[slot], hook),
+        .hook = hook,
+        .xa = p->saved->xa[slot],
+        .scratch = p->scratch->linear,
+        .kept = p->saved->kept[slot],
+        .form_scratch = p->scratch->form,
+    };
+}
+
+static form_pass branch_pass(const block_pass *p, branch_slot slot) {
+    return (form_pass){.dev = p->dev,
+                       .tokens = p->tokens,
+                       .batch = p->batch,
+                       .kept = p->saved->branch[slot],
+                       .scratch = p->scratch->form};
 }
 
 static const device_array *norm_weight(const block_pass *p, norm_slot slot) {
@@ -63,8 +79,21 @@ static attention_call attention_of(const block_pass *p) {
 
 static void linear_forward(const block_pass *p, linear_slot slot, device_array *y,
                            const device_array *x, bool add) {
-    linear_call call = call_of(p, slot);
-    p->ops->linear_fwd(p->dev, y, p->saved->xa[slot], x, &call, add, p->scratch->linear, p->tokens);
+    hooked_linear linear = linear_of(p, slot);
+    hooked_linear_fwd(&linear, y, x, add, p->tokens, p->batch);
+}
+
+/* The last linear layer of a branch, added to the residual stream. normed is free by then. */
+static void branch_forward(const block_pass *p, branch_slot slot, linear_slot last,
+                           const device_array *input) {
+    const branch_hook *hook = &p->hooks->branch[slot];
+    if (!hook->form) {
+        linear_forward(p, last, p->buffers->x, input, true);
+        return;
+    }
+    form_pass pass = branch_pass(p, slot);
+    linear_forward(p, last, p->scratch->normed, input, false);
+    hook->form->fwd(hook->self, &pass, p->buffers->x, p->scratch->normed);
 }
 
 /* x [n, hidden] -> scratch normed [n, hidden] */
@@ -102,7 +131,7 @@ static void attention_forward(const block_pass *p) {
     rotate(p, s->q, p->spec->n_heads, false);
     rotate(p, s->k, p->spec->n_kv_heads, false);
     p->ops->attention_fwd(p->dev, s->o, s->lse, s->q, s->k, s->v, &attention, p->batch, p->layer);
-    linear_forward(p, LINEAR_O, x, s->o, true);
+    branch_forward(p, BRANCH_ATTENTION, LINEAR_O, s->o);
     if (s->x_mid)
         p->ops->copy(p->dev, s->x_mid, x, p->n * p->spec->hidden);
 }
@@ -117,7 +146,7 @@ static void down_forward(const block_pass *p) {
     /* Where no backward follows the gate may be overwritten. */
     device_array *h = p->scratch->h ? p->scratch->h : p->saved->gate;
     p->ops->swiglu_fwd(p->dev, h, p->saved->gate, p->saved->up, p->n * p->spec->intermediate);
-    linear_forward(p, LINEAR_DOWN, p->buffers->x, h, true);
+    branch_forward(p, BRANCH_MLP, LINEAR_DOWN, h);
 }
 
 void block_fwd(const model_run *run, int32_t layer, const layer_weights *weights, const batch *b,
@@ -148,8 +177,8 @@ typedef struct needs {
 } needs;
 
 static bool trains(const block_pass *p, linear_slot slot) {
-    linear_call call = call_of(p, slot);
-    return linear_is_trained(&call);
+    hooked_linear linear = linear_of(p, slot);
+    return hooked_linear_trains(&linear);
 }
 
 static bool has_trained_past(const block_pass *p) {
@@ -167,7 +196,7 @@ static needs needs_of(const block_pass *p, bool needs_dx) {
     need.d_qkv = need.d_attention_normed || norm[NORM_Q].gradient || norm[NORM_K].gradient ||
                  trains(p, LINEAR_Q) || trains(p, LINEAR_K) || trains(p, LINEAR_V) ||
                  has_trained_past(p);
-    need.d_mid = need.d_qkv || trains(p, LINEAR_O);
+    need.d_mid = need.d_qkv || trains(p, LINEAR_O) || p->hooks->branch[BRANCH_ATTENTION].form;
     need.d_mlp_normed = need.d_mid || norm[NORM_MLP].gradient;
     need.d_gate_up = need.d_mlp_normed || trains(p, LINEAR_GATE) || trains(p, LINEAR_UP);
     return need;
@@ -176,15 +205,24 @@ static needs needs_of(const block_pass *p, bool needs_dx) {
 /* x is made by the caller only where needs_input says so. */
 static void linear_backward(const block_pass *p, linear_slot slot, device_array *dx,
                             const device_array *dy, const device_array *x, bool add) {
-    linear_call call = call_of(p, slot);
-    if (dx || linear_is_trained(&call))
-        p->ops->linear_bwd(p->dev, dx, dy, x, p->saved->xa[slot], &call, add, p->scratch->linear,
-                           p->tokens);
+    hooked_linear linear = linear_of(p, slot);
+    hooked_linear_bwd(&linear, dx, dy, x, add, p->tokens, p->batch);
 }
 
 static bool needs_input(const block_pass *p, linear_slot slot) {
-    linear_call call = call_of(p, slot);
-    return linear_needs_input(&call, p->tokens);
+    hooked_linear linear = linear_of(p, slot);
+    return hooked_linear_needs_input(&linear, p->tokens);
+}
+
+/* Gradient at the output of a branch's last linear layer; dx becomes the residual's. */
+static const device_array *branch_backward(const block_pass *p, branch_slot slot,
+                                           const device_array *residual) {
+    const branch_hook *hook = &p->hooks->branch[slot];
+    if (!hook->form)
+        return p->buffers->dx;
+    form_pass pass = branch_pass(p, slot);
+    hook->form->bwd(hook->self, &pass, p->buffers->dx, p->scratch->d_normed, residual);
+    return p->scratch->d_normed;
 }
 
 /* The norm's input is the residual stream: its gradient is added to what dx holds already. */
@@ -205,9 +243,10 @@ static void mlp_backward(const block_pass *p, const needs *need) {
     const block_scratch *scratch = p->scratch;
     int64_t n = p->n * p->spec->intermediate;
     device_array *dh = need->d_gate_up ? scratch->dh : NULL, *d_gate = scratch->h, *d_up = dh;
+    const device_array *dy = branch_backward(p, BRANCH_MLP, s->x_mid);
     if (needs_input(p, LINEAR_DOWN))
         p->ops->swiglu_fwd(p->dev, scratch->h, s->gate, s->up, n);
-    linear_backward(p, LINEAR_DOWN, dh, p->buffers->dx, scratch->h, false);
+    linear_backward(p, LINEAR_DOWN, dh, dy, scratch->h, false);
     if (!need->d_gate_up)
         return;
     p->ops->swiglu_bwd(p->dev, d_gate, d_up, dh, s->gate, s->up, n);
@@ -236,7 +275,8 @@ static void attention_backward(const block_pass *p, const needs *need) {
     const block_saved *s = p->saved;
     const block_scratch *scratch = p->scratch;
     attention_call attention = attention_of(p);
-    linear_backward(p, LINEAR_O, need->d_qkv ? scratch->d_o : NULL, p->buffers->dx, s->o, false);
+    const device_array *dy = branch_backward(p, BRANCH_ATTENTION, s->x_in);
+    linear_backward(p, LINEAR_O, need->d_qkv ? scratch->d_o : NULL, dy, s->o, false);
     if (!need->d_qkv)
         return;
     p->ops->attention_bwd(p->dev, scratch->dq, scratch->dk, scratch->dv, scratch->d_o, s->o, s->lse,
@@ -255,7 +295,7 @@ void block_bwd(const model_run *run, int32_t layer, const layer_weights *weights
     block_pass pass = pass_of(run, layer, weights, b, buffers, saved);
     needs need = needs_of(&pass, needs_dx);
     assert(saved->x_in && "this block kept nothing: it lies below the lowest trained one");
-    if (!need.d_gate_up && !trains(&pass, LINEAR_DOWN))
+    if (!need.d_gate_up && !trains(&pass, LINEAR_DOWN) && !pass.hooks->branch[BRANCH_MLP].form)
         return;
     if (buffers->limits.checkpointing)
         recompute(&pass);

@@ -74,9 +74,19 @@ static bool next_chunk(head_chunk *out, head_pass *p) {
     return n > 0;
 }
 
-static linear_call head_call(const head_pass *p) {
+static hooked_linear head_linear(const head_pass *p) {
     const outer_weights *outer = weight_source_outer(p->run->weights);
-    return linear_hooked(p->run->dev, &outer->head, outer->head_bias, &p->run->hooks->head);
+    const linear_hook *hook = &p->run->hooks->head;
+    const head_buffers *head = &p->buffers->head;
+    return (hooked_linear){
+        .dev = p->run->dev,
+        .call = linear_hooked(p->run->dev, &outer->head, outer->head_bias, hook),
+        .hook = hook,
+        .xa = head->xa,
+        .scratch = head->linear,
+        .kept = head->kept,
+        .form_scratch = head->form,
+    };
 }
 
 static const device_array *final_norm_weight(const head_pass *p) {
@@ -89,13 +99,12 @@ static void chunk_forward(const head_pass *p, const head_chunk *chunk) {
     const head_buffers *head = &p->buffers->head;
     const model_spec *spec = p->run->spec;
     backend *dev = p->run->dev;
-    linear_call call = head_call(p);
+    hooked_linear linear = head_linear(p);
     dev->ops->gather_rows(dev, head->x, p->buffers->x, p->rows + chunk->begin, chunk->tokens.n,
                           spec->hidden);
     dev->ops->rmsnorm_fwd(dev, head->normed, head->rstd, head->x, final_norm_weight(p),
                           spec->norm_eps, chunk->tokens.n, spec->hidden);
-    dev->ops->linear_fwd(dev, head->logits, head->xa, head->normed, &call, false, head->linear,
-                         &chunk->tokens);
+    hooked_linear_fwd(&linear, head->logits, head->normed, false, &chunk->tokens, p->batch);
 }
 
 /* head.logits holds their gradient; fills the chunk's rows of dx. */
@@ -103,12 +112,10 @@ static void chunk_backward(const head_pass *p, const head_chunk *chunk) {
     const head_buffers *head = &p->buffers->head;
     const model_spec *spec = p->run->spec;
     backend *dev = p->run->dev;
-    linear_call call = head_call(p);
+    hooked_linear linear = head_linear(p);
     device_array *d_norm = p->run->hooks->final_norm.gradient;
     device_array *dx = p->buffers->dx || d_norm ? head->dx : NULL;
-    if (dx || linear_is_trained(&call))
-        dev->ops->linear_bwd(dev, dx, head->logits, head->normed, head->xa, &call, false,
-                             head->linear, &chunk->tokens);
+    hooked_linear_bwd(&linear, dx, head->logits, head->normed, false, &chunk->tokens, p->batch);
     if (dx)
         dev->ops->rmsnorm_bwd(dev, dx, d_norm, dx, head->x, head->rstd, final_norm_weight(p), 1,
                               spec->hidden, false, &chunk->tokens);

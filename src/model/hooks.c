@@ -14,7 +14,7 @@ graft_status model_hooks_create(model_hooks *hooks, const model_spec *spec, graf
 }
 
 static bool is_hooked(const linear_hook *hook) {
-    return hook->n_terms > 0 || hook->weight.is_freed || hook->bias.is_freed;
+    return hook->n_terms > 0 || hook->weight.is_freed || hook->bias.is_freed || hook->form;
 }
 
 static bool is_layer_hooked(const layer_hooks *layer) {
@@ -24,14 +24,19 @@ static bool is_layer_hooked(const layer_hooks *layer) {
     for (int slot = 0; slot < N_NORM_SLOTS; slot++)
         if (layer->norm[slot].is_freed)
             return true;
+    for (int slot = 0; slot < N_BRANCH_SLOTS; slot++)
+        if (layer->branch[slot].form)
+            return true;
     return false;
 }
 
 void model_hooks_finish(model_hooks *hooks, const model_spec *spec) {
-    hooks->embedding_trains = is_hooked(&hooks->embedding);
+    const sequence_hook *sequence = &hooks->sequence;
+    hooks->embedding_trains =
+        is_hooked(&hooks->embedding) || hooks->embedding_rows.form || sequence->n_virtual > 0;
     hooks->lowest_trained_layer = spec->n_layers;
     for (int32_t layer = spec->n_layers - 1; layer >= 0; layer--)
-        if (is_layer_hooked(&hooks->layers[layer]))
+        if (is_layer_hooked(&hooks->layers[layer]) || sequence->past)
             hooks->lowest_trained_layer = layer;
 }
 

@@ -17,16 +17,57 @@ linear_call linear_hooked(const backend *dev, const weight_ref *weight, const de
     return call;
 }
 
-bool linear_is_trained(const linear_call *call) {
+static form_pass pass_of(const hooked_linear *l, const token_rows *tokens, const batch *b) {
+    return (form_pass){
+        .dev = l->dev, .tokens = tokens, .batch = b, .kept = l->kept, .scratch = l->form_scratch};
+}
+
+void hooked_linear_fwd(const hooked_linear *l, device_array *y, const device_array *x, bool add,
+                       const token_rows *tokens, const batch *b) {
+    const linear_form *form = l->hook->form;
+    if (!form) {
+        l->dev->ops->linear_fwd(l->dev, y, l->xa, x, &l->call, add, l->scratch, tokens);
+        return;
+    }
+    form_pass pass = pass_of(l, tokens, b);
+    const base_linear base = {&l->call, l->xa, l->scratch};
+    form->fwd(l->hook->form_self, &pass, &base, y, x, add);
+}
+
+void hooked_linear_bwd(const hooked_linear *l, device_array *dx, const device_array *dy,
+                       const device_array *x, bool add, const token_rows *tokens, const batch *b) {
+    const linear_form *form = l->hook->form;
+    if (!dx && !hooked_linear_trains(l))
+        return;
+    if (!form) {
+        l->dev->ops->linear_bwd(l->dev, dx, dy, x, l->xa, &l->call, add, l->scratch, tokens);
+        return;
+    }
+    form_pass pass = pass_of(l, tokens, b);
+    const base_linear base = {&l->call, l->xa, l->scratch};
+    form->bwd(l->hook->form_self, &pass, &base, dx, dy, x, add);
+}
+
+bool hooked_linear_trains(const hooked_linear *l) {
+    const linear_call *call = &l->call;
     for (int32_t i = 0; i < call->n_terms; i++)
         if (call->terms[i].da || call->terms[i].db || call->terms[i].dbias)
             return true;
-    return call->d_weight || call->d_bias;
+    return call->d_weight || call->d_bias || l->hook->form;
 }
 
-bool linear_needs_input(const linear_call *call, const token_rows *tokens) {
+bool hooked_linear_needs_input(const hooked_linear *l, const token_rows *tokens) {
+    const linear_call *call = &l->call;
     for (int32_t i = 0; i < call->n_terms; i++)
         if (call->terms[i].da || (tokens->training && call->terms[i].dropout > 0))
             return true;
-    return call->d_weight != NULL;
+    return call->d_weight || l->hook->form;
+}
+
+int64_t form_kept_elements(const form_memory *memory, const void *self, int64_t n) {
+    return memory && memory->kept_elements ? memory->kept_elements(self, n) : 0;
+}
+
+int64_t form_scratch_elements(const form_memory *memory, const void *self, int64_t n) {
+    return memory && memory->scratch_elements ? memory->scratch_elements(self, n) : 0;
 }

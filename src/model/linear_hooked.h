@@ -5,12 +5,29 @@
 
 #include "model/transformer.h"
 
+typedef struct hooked_linear {
+    backend *dev;
+    linear_call call;
+    const linear_hook *hook;
+    /* Memory, by step_layout. */
+    device_array *xa, *scratch;        /* of the call */
+    device_array *kept, *form_scratch; /* of the form */
+} hooked_linear;
+
 linear_call linear_hooked(const backend *, const weight_ref *, const device_array *bias,
                           const linear_hook *);
-/* Whether backward has something to add up for this call. */
-bool linear_is_trained(const linear_call *);
-/* Whether linear_bwd reads x. */
-bool linear_needs_input(const linear_call *, const token_rows *);
+/* y (+)= the layer of x; backward as linear_bwd. */
+void hooked_linear_fwd(const hooked_linear *, device_array *y, const device_array *x, bool add,
+                       const token_rows *, const batch *);
+void hooked_linear_bwd(const hooked_linear *, device_array *dx, const device_array *dy,
+                       const device_array *x, bool add, const token_rows *, const batch *);
+/* Whether backward has something to add up for this layer. */
+bool hooked_linear_trains(const hooked_linear *);
+/* Whether its backward reads x. */
+bool hooked_linear_needs_input(const hooked_linear *, const token_rows *);
+/* Elements that a form keeps of n tokens, and works in. 0 without a form. */
+int64_t form_kept_elements(const form_memory *, const void *self, int64_t n);
+int64_t form_scratch_elements(const form_memory *, const void *self, int64_t n);
 
 static inline const device_array *norm_hooked(const device_array *weight,
                                               const freed_parameter *freed) {

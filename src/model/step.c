@@ -2,6 +2,48 @@
 
 #include <assert.h>
 
+/* Virtual tokens of a segment: their rows of the table and of a hidden state. */
+static device_array *virtual_table(const model_run *run, const device_array *table,
+                                   const segment *s) {
+    const sequence_hook *sequence = &run->hooks->sequence;
+    assert(s->task >= 0 && s->task < sequence->n_tasks);
+    return array_at(run->dev, (device_array *)table,
+                    (int64_t)s->task * sequence->n_virtual * run->spec->hidden);
+}
+
+static void virtual_forward(const model_run *run, step_buffers *buffers, const batch *b) {
+    const int64_t hidden = run->spec->hidden;
+    for (int32_t i = 0; i < b->n_segments; i++) {
+        const segment *s = &b->segments[i];
+        if (s->n_virtual)
+            run->dev->ops->copy(run->dev, array_at(run->dev, buffers->x, s->token_begin * hidden),
+                                virtual_table(run, run->hooks->sequence.virtual_rows, s),
+                                s->n_virtual * hidden);
+    }
+}
+
+/* In the segments' order, so that sums do not depend on packing. What is left of dx is the
+ * embedding's. */
+static void virtual_backward(const model_run *run, step_buffers *buffers, const batch *b) {
+    const int64_t hidden = run->spec->hidden;
+    device_array *gradient = run->hooks->sequence.d_virtual_rows;
+    for (int32_t i = 0; i < b->n_segments; i++) {
+        const segment *s = &b->segments[i];
+        if (!s->n_virtual)
+            continue;
+        device_array *dx = array_at(run->dev, buffers->dx, s->token_begin * hidden);
+        if (gradient)
+            run->dev->ops->add(run->dev, virtual_table(run, gradient, s), dx,
+                               s->n_virtual * hidden);
+        run->dev->ops->fill(run->dev, dx, 0, s->n_virtual * hidden);
+    }
+}
+
+static form_pass embedding_pass(const model_run *run, step_buffers *buffers, const batch *b) {
+    return (form_pass){
+        .dev = run->dev, .tokens = &b->tokens, .batch = b, .scratch = buffers->scratch.form};
+}
+
 graft_status step_embed(const model_run *run, step_buffers *buffers, const batch *b,
                         graft_error *err) {
     backend *dev = run->dev;
@@ -23,6 +65,12 @@ graft_status step_embed(const model_run *run, step_buffers *buffers, const batch
     linear_call call = linear_hooked(dev, &outer->embedding, NULL, &run->hooks->embedding);
     dev->ops->embed_fwd(dev, buffers->x, &call.weight, call.terms, call.n_terms, b->ids,
                         &b->tokens);
+    const embedding_hook *rows = &run->hooks->embedding_rows;
+    if (rows->form) {
+        form_pass pass = embedding_pass(run, buffers, b);
+        rows->form->fwd(rows->self, &pass, buffers->x, &call.weight);
+    }
+    virtual_forward(run, buffers, b);
     return GRAFT_OK;
 }
 
@@ -56,8 +104,20 @@ graft_status step_backward(const model_run *run, step_buffers *buffers, const ba
                   hooks->embedding_trains || layer > lowest);
         layer_release(run->weights, layer);
     }
-    linear_call call = linear_hooked(dev, &outer->embedding, NULL, &hooks->embedding);
-    if (linear_is_trained(&call))
+    hooked_linear embedding = {
+        .dev = dev,
+        .call = linear_hooked(dev, &outer->embedding, NULL, &hooks->embedding),
+        .hook = &hooks->embedding,
+    };
+    linear_call call = embedding.call;
+    if (hooks->embedding_trains)
+        virtual_backward(run, buffers, b);
+    if (hooks->embedding_rows.form) {
+        form_pass pass = embedding_pass(run, buffers, b);
+        hooks->embedding_rows.form->bwd(hooks->embedding_rows.self, &pass, buffers->dx,
+                                        &call.weight);
+    }
+    if (hooked_linear_trains(&embedding))
         dev->ops->embed_bwd(dev, call.d_weight, buffers->dx, &call.weight, call.terms, call.n_terms,
                             b->ids, &b->tokens);
     return GRAFT_OK;

@@ -33,7 +33,39 @@ static size_t most_ranks(const sizes *s, int slot, int32_t begin, int32_t end) {
     return (size_t)most;
 }
 
-/* Everything a block hands on but its inputs; xa for the blocks [begin, end). */
+/* The most that the forms of a slot keep in blocks [begin, end). */
+static size_t most_kept(const sizes *s, int slot, int32_t begin, int32_t end) {
+    int64_t most = 0;
+    for (int32_t layer = begin; layer < end; layer++) {
+        const linear_hook *hook = &s->hooks->layers[layer].linear[slot];
+        int64_t kept = hook->form
+                           ? form_kept_elements(&hook->form->memory, hook->form_self, (int64_t)s->n)
+                           : 0;
+        most = kept > most ? kept : most;
+    }
+    return (size_t)most;
+}
+
+static size_t most_branch_kept(const sizes *s, int slot, int32_t begin, int32_t end) {
+    int64_t most = 0;
+    for (int32_t layer = begin; layer < end; layer++) {
+        const branch_hook *hook = &s->hooks->layers[layer].branch[slot];
+        int64_t kept =
+            hook->form ? form_kept_elements(&hook->form->memory, hook->self, (int64_t)s->n) : 0;
+        most = kept > most ? kept : most;
+    }
+    return (size_t)most;
+}
+
+/* What checkpointing keeps beside x_in: recomputing stops before the down projection. */
+static void down_layout(block_saved *saved, layout *l, component what, const sizes *s,
+                        int32_t begin, int32_t end) {
+    saved->xa[LINEAR_DOWN] = take(l, what, s, s->n, most_ranks(s, LINEAR_DOWN, begin, end));
+    saved->kept[LINEAR_DOWN] = take(l, what, s, most_kept(s, LINEAR_DOWN, begin, end), 1);
+    saved->branch[BRANCH_MLP] = take(l, what, s, most_branch_kept(s, BRANCH_MLP, begin, end), 1);
+}
+
+/* Everything a block hands on but its inputs; what hooks keep for the blocks [begin, end). */
 static void saved_layout(block_saved *saved, layout *l, component what, const sizes *s,
                          bool backward, int32_t begin, int32_t end) {
     bool keeps_raw = backward && s->spec->has_qk_norm;
@@ -53,8 +85,13 @@ static void saved_layout(block_saved *saved, layout *l, component what, const si
         saved->rstd[NORM_Q] = take(l, what, s, s->n, s->heads);
         saved->rstd[NORM_K] = take(l, what, s, s->n, s->kv_heads);
     }
-    for (int slot = 0; slot < N_LINEAR_SLOTS; slot++)
+    for (int slot = 0; slot < LINEAR_DOWN; slot++) {
         saved->xa[slot] = take(l, what, s, s->n, most_ranks(s, slot, begin, end));
+        saved->kept[slot] = take(l, what, s, most_kept(s, slot, begin, end), 1);
+    }
+    saved->branch[BRANCH_ATTENTION] =
+        take(l, what, s, most_branch_kept(s, BRANCH_ATTENTION, begin, end), 1);
+    down_layout(saved, l, what, s, begin, end);
 }
 
 static size_t linear_scratch(const sizes *s) {
@@ -70,12 +107,34 @@ static size_t linear_scratch(const sizes *s) {
     return (size_t)most;
 }
 
+static size_t form_scratch(const sizes *s) {
+    int64_t most = 0, n = (int64_t)s->n;
+    const embedding_hook *rows = &s->hooks->embedding_rows;
+    if (rows->form && rows->form->scratch_elements)
+        most = rows->form->scratch_elements(rows->self, n);
+    for (int32_t layer = 0; layer < s->spec->n_layers; layer++) {
+        const layer_hooks *hooks = &s->hooks->layers[layer];
+        for (int slot = 0; slot < N_LINEAR_SLOTS + N_BRANCH_SLOTS; slot++) {
+            const linear_hook *linear = slot < N_LINEAR_SLOTS ? &hooks->linear[slot] : NULL;
+            const branch_hook *branch = linear ? NULL : &hooks->branch[slot - N_LINEAR_SLOTS];
+            int64_t elements = 0;
+            if (linear && linear->form)
+                elements = form_scratch_elements(&linear->form->memory, linear->form_self, n);
+            else if (branch && branch->form)
+                elements = form_scratch_elements(&branch->form->memory, branch->self, n);
+            most = elements > most ? elements : most;
+        }
+    }
+    return (size_t)most;
+}
+
 static void scratch_layout(block_scratch *scratch, layout *l, const sizes *s, bool training) {
     const component what = COMPONENT_WORKSPACE;
     size_t n_backward = training ? s->n : 0;
     scratch->normed = take(l, what, s, s->n, s->hidden);
     scratch->d_normed = take(l, what, s, n_backward, s->hidden);
     scratch->linear = take(l, what, s, linear_scratch(s), 1);
+    scratch->form = take(l, what, s, form_scratch(s), 1);
     /* The MLP's gradients are done with when the attention's begin. */
     layout_place place = layout_mark(l);
     scratch->h = take(l, what, s, n_backward, s->intermediate);
@@ -114,6 +173,11 @@ static void head_layout(head_buffers *head, layout *l, const sizes *s, const ste
     head->logits = take(l, what, s, rows, (size_t)s->spec->vocab);
     head->xa = take(l, what, s, rows, (size_t)linear_hook_ranks(hook));
     head->linear = take(l, what, s, (size_t)linear_scratch_elements(&call, (int64_t)rows), 1);
+    const form_memory *memory = hook->form ? &hook->form->memory : NULL;
+    head->kept =
+        take(l, what, s, (size_t)form_kept_elements(memory, hook->form_self, (int64_t)rows), 1);
+    head->form =
+        take(l, what, s, (size_t)form_scratch_elements(memory, hook->form_self, (int64_t)rows), 1);
 }
 
 static void host_layout(step_buffers *b, layout *host, const sizes *s) {
@@ -172,8 +236,7 @@ static void layers_layout(step_buffers *b, layout *device, const sizes *s,
             continue;
         }
         if (b->limits.checkpointing)
-            saved->xa[LINEAR_DOWN] =
-                take(device, what, s, s->n, most_ranks(s, LINEAR_DOWN, layer, layer + 1));
+            down_layout(saved, device, what, s, layer, layer + 1);
         else
             saved_layout(saved, device, what, s, true, layer, layer + 1);
         saved->x_in = take(device, what, s, s->n, s->hidden);

@@ -4,9 +4,9 @@
  *     embed -> block 0 .. L-1 -> final norm -> head and cross-entropy in chunks of labelled rows
  *
  * What a step keeps for backward is in block_saved; every input of a linear that is a norm's or
- * silu's output is made again from it. With checkpointing a block keeps x_in and xa[LINEAR_DOWN]
- * alone (so that making the rest again needs no down projection), and gradients have the same bits.
- * Blocks below the lowest trained one keep nothing. */
+ * silu's output is made again from it. With checkpointing a block keeps x_in and what belongs to
+ * the down projection alone (so that making the rest again needs none), and gradients have the same
+ * bits. Blocks below the lowest trained one keep nothing. */
 #ifndef GRAFT_MODEL_TRANSFORMER_H
 #define GRAFT_MODEL_TRANSFORMER_H
 
@@ -23,6 +23,8 @@ typedef struct block_saved {
     device_array *gate, *up;                 /* [n, intermediate] */
     device_array *rstd[N_NORM_SLOTS];        /* [n], [n], [n, heads], [n, kv_heads] */
     device_array *xa[N_LINEAR_SLOTS];        /* [n, ranks] */
+    device_array *kept[N_LINEAR_SLOTS];      /* what the slots' forms keep */
+    device_array *branch[N_BRANCH_SLOTS];    /* what the branches' forms keep */
 } block_saved;
 
 typedef struct step_limits {
@@ -45,6 +47,7 @@ typedef struct block_scratch {
     device_array *d_o, *dq, *dk, *dv; /* like o, q, k, v */
     device_array *attention;          /* [n, n_heads] */
     device_array *linear;             /* linear_scratch_elements of the largest linear */
+    device_array *form;               /* scratch of the form that needs most */
 } block_scratch;
 
 /* What the head works in; it lies over the blocks' scratch. */
@@ -55,6 +58,7 @@ typedef struct head_buffers {
     device_array *rstd;            /* [rows] */
     device_array *logits;          /* [rows, vocab] */
     device_array *xa, *linear;     /* [rows, ranks]; scratch */
+    device_array *kept, *form;     /* of the head's form */
     int32_t *targets;              /* host, [rows] */
     float *weights;                /* [rows] */
     uint64_t *dropout_counter;     /* [rows] */

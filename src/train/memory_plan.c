@@ -11,7 +11,8 @@ graft_status run_arenas_layout(run_arenas *arenas, layout *trainer, layout *step
                                const arena_shape *shape, graft_error *err) {
     adapter_layout(shape->adapter, trainer, shape->element_bytes, true);
     arenas->limits = shape->limits;
-    batch_builder_layout(&arenas->batch, host, shape->limits.max_tokens, shape->limits.max_rows, 1);
+    batch_builder_layout(&arenas->batch, host, shape->limits.max_tokens, shape->limits.max_rows, 1,
+                         &shape->hooks->sequence);
     arenas->staging =
         layout_take(host, COMPONENT_WORKSPACE, STAGING_ELEMENTS, shape->element_bytes);
     step_limits limits = {
@@ -114,9 +115,9 @@ graft_status memory_plan_choose(memory_plan *out, arena_shape *shape, const plan
                 .spec = request->spec,
                 .adapter = request->adapter,
                 .hooks = request->hooks,
-                .limits = batch_limits_choose(request->max_row_tokens, MICRO_BATCH_TOKENS,
-                                              config->per_device_train_batch_size, rows_per_step,
-                                              config->packing, tokens[i]),
+                .limits = batch_limits_choose(
+                    request->max_row_tokens, request->hooks->sequence.n_virtual, MICRO_BATCH_TOKENS,
+                    config->per_device_train_batch_size, rows_per_step, config->packing, tokens[i]),
                 .checkpointing = checkpointing,
                 .element_bytes = request->element_bytes,
             };

@@ -253,7 +253,7 @@ void model_case_layout(model_case *m, const step_limits *limits) {
         assert_ok(step_layout(&m->buffers, m->saved, &device, &host, &m->spec, &m->hooks, limits,
                               m->dev->element_bytes, &test_error));
         batch_builder_layout(&m->builder, &host, limits->max_tokens, limits->max_segments,
-                             limits->max_jobs);
+                             limits->max_jobs, &m->hooks.sequence);
         if (pass == 1)
             break;
         m->device_memory = m->dev->ops->alloc(m->dev, device.high_water);

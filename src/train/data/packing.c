@@ -10,9 +10,11 @@ static int64_t at_least(int64_t a, int64_t b) {
     return a > b ? a : b;
 }
 
-batch_limits batch_limits_choose(int32_t max_row_tokens, int32_t bin_tokens, int32_t batch_size,
-                                 int64_t rows_per_step, bool packing, int32_t tokens_max) {
+batch_limits batch_limits_choose(int32_t max_row_tokens, int32_t row_virtual, int32_t bin_tokens,
+                                 int32_t batch_size, int64_t rows_per_step, bool packing,
+                                 int32_t tokens_max) {
     assert(max_row_tokens > 0 && batch_size > 0 && rows_per_step > 0);
+    max_row_tokens += row_virtual;
     int64_t rows = packing ? rows_per_step : at_most(batch_size, rows_per_step);
     int64_t tokens = packing ? at_least(bin_tokens, max_row_tokens) : rows * max_row_tokens;
     tokens = at_most(tokens, rows * max_row_tokens);
@@ -21,7 +23,8 @@ batch_limits batch_limits_choose(int32_t max_row_tokens, int32_t bin_tokens, int
     /* A row has at least one token. */
     tokens = at_most(tokens, INT32_MAX);
     return (batch_limits){.max_tokens = (int32_t)tokens,
-                          .max_rows = (int32_t)at_most(rows, tokens)};
+                          .max_rows = (int32_t)at_most(rows, tokens),
+                          .row_virtual = row_virtual};
 }
 
 int64_t micro_batch_rows(const dataset *data, const uint64_t *rows, int64_t n,
@@ -30,7 +33,7 @@ int64_t micro_batch_rows(const dataset *data, const uint64_t *rows, int64_t n,
     int64_t most = at_most(n, limits->max_rows);
     int64_t taken = 0, tokens = 0;
     while (taken < most) {
-        tokens += dataset_row(data, (int64_t)rows[taken]).n;
+        tokens += dataset_row(data, (int64_t)rows[taken]).n + limits->row_virtual;
         if (taken > 0 && tokens > limits->max_tokens)
             break;
         taken++;

@@ -11,14 +11,16 @@
 typedef struct batch_limits {
     int32_t max_tokens; /* of a micro-batch; at least the longest row */
     int32_t max_rows;
+    int32_t row_virtual; /* virtual tokens of every row, which max_tokens counts, too */
 } batch_limits;
 
 /* The limits that a run asks for before memory is considered: `batch_size` rows of max_row_tokens
- * each, or with packing one bin of max(bin_tokens, max_row_tokens) tokens that may hold any number
- * of the step's rows. tokens_max > 0 lowers max_tokens (to fit a memory limit), never below one
- * row. */
-batch_limits batch_limits_choose(int32_t max_row_tokens, int32_t bin_tokens, int32_t batch_size,
-                                 int64_t rows_per_step, bool packing, int32_t tokens_max);
+ * and row_virtual tokens each, or with packing one bin of max(bin_tokens, one row) tokens that may
+ * hold any number of the step's rows. tokens_max > 0 lowers max_tokens (to fit a memory limit),
+ * never below one row. */
+batch_limits batch_limits_choose(int32_t max_row_tokens, int32_t row_virtual, int32_t bin_tokens,
+                                 int32_t batch_size, int64_t rows_per_step, bool packing,
+                                 int32_t tokens_max);
 
 /* How many of rows [n] go into the next micro-batch: at least one. */
 int64_t micro_batch_rows(const dataset *, const uint64_t *rows, int64_t n, const batch_limits *);

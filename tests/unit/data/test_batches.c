@@ -35,12 +35,12 @@ typedef struct room {
 static room make_room(batch_limits limits) {
     room r = {0};
     layout counted = layout_counting();
-    batch_builder_layout(&r.builder, &counted, limits.max_tokens, limits.max_rows, 1);
+    batch_builder_layout(&r.builder, &counted, limits.max_tokens, limits.max_rows, 1, NULL);
     assert_false(counted.overflow);
     r.memory = aligned_alloc(LAYOUT_ALIGNMENT, counted.high_water);
     assert_non_null(r.memory);
     layout given = layout_over(r.memory, counted.high_water);
-    batch_builder_layout(&r.builder, &given, limits.max_tokens, limits.max_rows, 1);
+    batch_builder_layout(&r.builder, &given, limits.max_tokens, limits.max_rows, 1, NULL);
     assert_int_equal(given.high_water, counted.high_water);
     return r;
 }
@@ -145,10 +145,10 @@ static void test_packed_equals_unpacked(void **state) {
         const uint64_t *rows;
         int64_t n = sampler_next(s, &rows, 12);
         const batch_limits limits[] = {
-            batch_limits_choose(longest, 0, 1, 12, false, 0),
-            batch_limits_choose(longest, 0, 4, 12, false, 0),
-            batch_limits_choose(longest, 2048, 4, 12, true, 0),
-            batch_limits_choose(longest, 2048, 4, 12, true, longest),
+            batch_limits_choose(longest, 0, 0, 1, 12, false, 0),
+            batch_limits_choose(longest, 0, 0, 4, 12, false, 0),
+            batch_limits_choose(longest, 0, 2048, 4, 12, true, 0),
+            batch_limits_choose(longest, 0, 2048, 4, 12, true, longest),
         };
         size_t tokens = build_step(w[0], t[0], d, rows, n, limits[0]);
         for (int i = 1; i < 4; i++) {
@@ -174,18 +174,18 @@ static void test_micro_batches_fill_up(void **state) {
     for (size_t i = 0; i < 7; i++)
         assert_ok(dataset_add(d, ids, NULL, lengths[i], (data_source){0}, &test_error));
     const uint64_t rows[] = {0, 1, 2, 3, 4, 5, 6};
-    batch_limits packed = batch_limits_choose(100, 100, 2, 7, true, 0);
+    batch_limits packed = batch_limits_choose(100, 0, 100, 2, 7, true, 0);
     assert_int_equal(packed.max_tokens, 100);
     assert_int_equal(packed.max_rows, 7);
     assert_int_equal(micro_batch_rows(d, rows, 7, &packed), 2);
     assert_int_equal(micro_batch_rows(d, rows + 2, 5, &packed), 2);
     assert_int_equal(micro_batch_rows(d, rows + 4, 3, &packed), 1);
     assert_int_equal(micro_batch_rows(d, rows + 5, 2, &packed), 2);
-    batch_limits rowwise = batch_limits_choose(100, 100, 3, 7, false, 0);
+    batch_limits rowwise = batch_limits_choose(100, 0, 100, 3, 7, false, 0);
     assert_int_equal(rowwise.max_tokens, 300);
     assert_int_equal(micro_batch_rows(d, rows, 7, &rowwise), 3);
     assert_int_equal(micro_batch_rows(d, rows + 6, 1, &rowwise), 1);
-    batch_limits tight = batch_limits_choose(100, 100, 3, 7, false, 50);
+    batch_limits tight = batch_limits_choose(100, 0, 100, 3, 7, false, 50);
     assert_int_equal(tight.max_tokens, 100); /* never below one row */
     dataset_close(&d);
 }

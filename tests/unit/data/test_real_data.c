@@ -144,7 +144,7 @@ static void test_packed_epoch(void **state) {
     dataset_counts counts = dataset_count(d);
     sampler *s;
     assert_ok(sampler_create(&s, counts.rows, 42, true, &test_error));
-    batch_limits packed = batch_limits_choose(counts.longest, MAX_LENGTH, 8, 8, true, 0);
+    batch_limits packed = batch_limits_choose(counts.longest, 0, MAX_LENGTH, 8, 8, true, 0);
     int64_t tokens = 0, micro_batches = 0;
     while (sampler_cursor(s).epoch == 0) {
         const uint64_t *rows;
