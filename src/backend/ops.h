@@ -54,6 +54,40 @@ typedef struct adamw_step {
     double gradient_scale;                     /* clipping; 1: none */
 } adamw_step;
 
+/* ---- Algebra: what adapter methods are written in ---- */
+
+/* An operand of a product: element [i, k] lies at i * stride + k, transposed at k * stride + i. */
+typedef struct matrix {
+    const device_array *data;
+    int64_t stride;
+    bool is_transposed;
+} matrix;
+
+/* c [rows, cols] (+)= scale a [rows, k] b [k, cols], `batch` times (0: once), each time further on
+ * by the steps. */
+typedef struct matmul_call {
+    device_array *c;
+    int64_t c_stride, rows, cols, k;
+    matrix a, b;
+    double scale;
+    bool add;
+    int64_t batch, c_step, a_step, b_step;
+    const token_rows *tokens; /* k runs over these tokens: summed on their grid, and then always
+                                 added (gradients of weights); NULL: k is something else */
+} matmul_call;
+
+typedef enum activation_kind {
+    ACTIVATION_IDENTITY,
+    ACTIVATION_RELU,
+    ACTIVATION_LEAKY_RELU, /* slope 0.01 */
+    ACTIVATION_GELU,       /* x Phi(x) */
+    ACTIVATION_GELU_TANH,  /* its approximation by tanh: gelu_new, gelu_pytorch_tanh */
+    ACTIVATION_SILU,
+    ACTIVATION_SIGMOID,
+    ACTIVATION_TANH,
+    N_ACTIVATIONS
+} activation_kind;
+
 typedef struct op_table {
     /* Memory. alloc gives LAYOUT_ALIGNMENT-aligned memory, zeroed and touched; NULL when there is
      * none. */
@@ -138,6 +172,43 @@ typedef struct op_table {
                         int64_t n, int64_t cols);
     void (*scatter_rows)(backend *, device_array *y, const device_array *x, const int32_t *index,
                          int64_t n, int64_t cols);
+
+    void (*matmul)(backend *, const matmul_call *);
+    /* y [rows, cols] = the stored weight, dense. */
+    void (*weight_load)(backend *, device_array *y, const weight_ref *);
+    void (*add_scaled)(backend *, device_array *y, const device_array *x, double factor, int64_t n);
+    /* y (+)= a * b, element by element; y may alias either. */
+    void (*mul)(backend *, device_array *y, const device_array *a, const device_array *b, int64_t n,
+                bool add);
+    /* y [rows, cols] (+)= x * v, v [cols] along each row (scale_cols) or v [rows] down each column
+     * (scale_rows); y may alias x. */
+    void (*scale_cols)(backend *, device_array *y, const device_array *x, const device_array *v,
+                       int64_t rows, int64_t cols, bool add);
+    void (*scale_rows)(backend *, device_array *y, const device_array *x, const device_array *v,
+                       int64_t rows, int64_t cols, bool add);
+    /* y [rows, cols] += v [cols] in each row. */
+    void (*add_rows)(backend *, device_array *y, const device_array *v, int64_t rows, int64_t cols);
+    /* s [rows] (+)= sum over each row of a * b (b NULL: of a). */
+    void (*sum_rows)(backend *, device_array *s, const device_array *a, const device_array *b,
+                     int64_t rows, int64_t cols, bool add);
+    /* s [cols] += sum over rows of a * b (b NULL: of a). With tokens, the rows are theirs, summed
+     * on the grid; without, rows are summed in order. */
+    void (*sum_cols)(backend *, device_array *s, const device_array *a, const device_array *b,
+                     int64_t rows, int64_t cols, const token_rows *);
+    /* y[index[i]] += x[i], rows of cols elements, in the order of i: indices may repeat. */
+    void (*scatter_add_rows)(backend *, device_array *y, const device_array *x,
+                             const int32_t *index, int64_t n, int64_t cols);
+    /* y = f(x); y may alias x. dx = dy f'(x); dx may alias dy or x. */
+    void (*activation_fwd)(backend *, device_array *y, const device_array *x, activation_kind,
+                           int64_t n);
+    void (*activation_bwd)(backend *, device_array *dx, const device_array *dy,
+                           const device_array *x, activation_kind, int64_t n);
+    /* y [rows, cols] = softmax of each row; y may alias x. dx = y (dy - sum(dy y)); dx may alias
+     * dy. */
+    void (*softmax_fwd)(backend *, device_array *y, const device_array *x, int64_t rows,
+                        int64_t cols);
+    void (*softmax_bwd)(backend *, device_array *dx, const device_array *dy, const device_array *y,
+                        int64_t rows, int64_t cols);
 
     /* Optimizer. sum_squares waits for the device; blocks of fixed size are added in order. */
     double (*sum_squares)(backend *, const device_array *x, int64_t n);

@@ -119,6 +119,30 @@ void cpu_gather_rows(backend *, device_array *y, const device_array *x, const in
 void cpu_scatter_rows(backend *, device_array *y, const device_array *x, const int32_t *index,
                       int64_t n, int64_t cols);
 
+void cpu_matmul(backend *, const matmul_call *);
+void cpu_weight_load(backend *, device_array *y, const weight_ref *);
+void cpu_add_scaled(backend *, device_array *y, const device_array *x, double factor, int64_t n);
+void cpu_mul(backend *, device_array *y, const device_array *a, const device_array *b, int64_t n,
+             bool add);
+void cpu_scale_cols(backend *, device_array *y, const device_array *x, const device_array *v,
+                    int64_t rows, int64_t cols, bool add);
+void cpu_scale_rows(backend *, device_array *y, const device_array *x, const device_array *v,
+                    int64_t rows, int64_t cols, bool add);
+void cpu_add_rows(backend *, device_array *y, const device_array *v, int64_t rows, int64_t cols);
+void cpu_sum_rows_of(backend *, device_array *s, const device_array *a, const device_array *b,
+                     int64_t rows, int64_t cols, bool add);
+void cpu_sum_cols(backend *, device_array *s, const device_array *a, const device_array *b,
+                  int64_t rows, int64_t cols, const token_rows *);
+void cpu_scatter_add_rows(backend *, device_array *y, const device_array *x, const int32_t *index,
+                          int64_t n, int64_t cols);
+void cpu_activation_fwd(backend *, device_array *y, const device_array *x, activation_kind,
+                        int64_t n);
+void cpu_activation_bwd(backend *, device_array *dx, const device_array *dy, const device_array *x,
+                        activation_kind, int64_t n);
+void cpu_softmax_fwd(backend *, device_array *y, const device_array *x, int64_t rows, int64_t cols);
+void cpu_softmax_bwd(backend *, device_array *dx, const device_array *dy, const device_array *y,
+                     int64_t rows, int64_t cols);
+
 double cpu_sum_squares(backend *, const device_array *x, int64_t n);
 void cpu_adamw(backend *, device_array *p, const device_array *g, device_array *m, device_array *v,
                int64_t n, const adamw_step *);
