@@ -1,6 +1,9 @@
 #include "adapter/adapter.h"
 
+#include "adapter/config_fields.h"
+#include "adapter/config_keys.h"
 #include "base/memory.h"
+#include "base/strbuf.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -45,19 +48,20 @@ graft_status adapter_config_default(adapter_config *out, const char *method, gra
     *out = (adapter_config){0};
     const adapter_method *found = adapter_method_find(method);
     if (!found) {
-        char known[128] = "";
-        for (size_t i = 0; adapter_method_at(i); i++) {
-            size_t used = strlen(known);
-            snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "",
-                     adapter_method_at(i)->name);
-        }
-        return error_set(err, GRAFT_E_USAGE, "method: \"%s\" is not supported; there are: %s",
-                         method, known);
+        strbuf known = {0};
+        for (size_t i = 0; adapter_method_at(i); i++)
+            strbuf_printf(&known, "%s%s", i ? ", " : "", adapter_method_at(i)->name);
+        graft_status refused =
+            error_set(err, GRAFT_E_USAGE, "method: \"%s\" is not supported; there are: %s", method,
+                      strbuf_text(&known));
+        strbuf_free(&known);
+        return refused;
     }
     snprintf(out->method, sizeof out->method, "%s", found->name);
-    out->r = 8;
+    const config_key *r = config_key_find(found, "r");
+    out->r = r && r->kind == KEY_OURS ? (int32_t)strtol(r->fallback, NULL, 10) : 8;
     out->lora_alpha = 8;
-    return GRAFT_OK;
+    return found->keys ? config_fields_read(&out->fields, found, NULL, "defaults", err) : GRAFT_OK;
 }
 
 static graft_status copy_text(char **out, const char *text, graft_error *err) {
@@ -129,6 +133,8 @@ graft_status adapter_config_copy(adapter_config *out, const adapter_config *from
     };
     memcpy(out->method, from->method, sizeof out->method);
     graft_status status = copy_owned(out, from, err);
+    if (status == GRAFT_OK && from->fields && !(out->fields = json_deep_copy(from->fields)))
+        status = error_memory(err, 1024, "an adapter's settings");
     if (status != GRAFT_OK)
         adapter_config_free(out);
     return status;
@@ -146,6 +152,7 @@ void adapter_config_free(adapter_config *config) {
     free(config->rank_pattern);
     free(config->alpha_pattern);
     free(config->layers_to_transform);
+    json_decref(config->fields);
     free(config->target_regex);
     free(config->exclude_regex);
     free(config->base_model);

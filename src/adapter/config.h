@@ -24,10 +24,14 @@ typedef enum lora_init {
     LORA_INIT_GAUSSIAN,
     LORA_INIT_RANDOM /* false: nothing is zero */
 } lora_init;
-typedef enum bias_kind { BIAS_NONE, BIAS_ALL, BIAS_LORA_ONLY } bias_kind;
+typedef enum bias_kind {
+    BIAS_NONE,
+    BIAS_ALL,
+    BIAS_LORA_ONLY /* of the method's targets; each method has its own word for it: "boft_only" */
+} bias_kind;
 
 typedef struct adapter_config {
-    char method[32]; /* "lora", "full" */
+    char method[32]; /* "lora", "full", "ia3", ... */
     int32_t r;
     double lora_alpha, lora_dropout;
     bool use_rslora, lora_bias, ensure_weight_tying;
@@ -43,6 +47,7 @@ typedef struct adapter_config {
     pattern_value *rank_pattern, *alpha_pattern;
     size_t n_rank_pattern, n_alpha_pattern;
     text_list modules_to_save;
+    json_t *fields;   /* the method's other keys, all of them; see config_integer and the like */
     char *base_model; /* base_model_name_or_path, for messages; may be NULL */
     char *revision;   /* of the base, kept as it was read; may be NULL */
 } adapter_config;
@@ -53,7 +58,15 @@ enum {
     ADAPTER_PATTERN_MAX = 4096 /* bytes of one name or regular expression */
 };
 
-/* PEFT's defaults: LoRA r 8, alpha 8, no dropout. */
+/* The method's keys that have no field above (KEY_INTEGER .. KEY_ANY of its table): checked, and
+ * present even where the file does not have them. */
+int64_t config_integer(const adapter_config *, const char *key); /* null: 0 */
+double config_number(const adapter_config *, const char *key);   /* null: NaN */
+bool config_flag(const adapter_config *, const char *key);
+const char *config_text(const adapter_config *, const char *key); /* NULL: null */
+const json_t *config_value(const adapter_config *, const char *key);
+
+/* PEFT's defaults. */
 graft_status adapter_config_default(adapter_config *, const char *method, graft_error *);
 graft_status adapter_config_copy(adapter_config *, const adapter_config *, graft_error *);
 void adapter_config_free(adapter_config *);
@@ -68,7 +81,7 @@ graft_status adapter_config_read(adapter_config *, const char *path, const messa
 /* The same from parsed text; `origin` names it in messages. */
 graft_status adapter_config_parse(adapter_config *, const json_t *, const char *origin,
                                   const message_sink *, graft_error *);
-/* As PEFT 0.21 writes it: all keys, sorted, indent 2, no newline at the end. */
+/* As PEFT 0.21 writes it: all keys of the method, sorted, indent 2, no newline at the end. */
 graft_status adapter_config_write(strbuf *, const adapter_config *, const char *base_name,
                                   graft_error *);
 

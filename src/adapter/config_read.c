@@ -1,8 +1,10 @@
 #include "adapter/adapter.h"
+#include "adapter/config_fields.h"
 #include "adapter/config_keys.h"
 #include "base/atomic_file.h"
 #include "base/memory.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,7 +18,6 @@ static graft_status refuse(const char *origin, const char *key, const char *expe
 
 /* ---- Keys that ask for what Graft lacks ---- */
 
-/* Every default of a key that Graft lacks is one of these, too. */
 static bool is_empty(const json_t *value) {
     return json_is_null(value) || json_is_false(value) ||
            (json_is_string(value) && !json_string_length(value)) ||
@@ -24,37 +25,61 @@ static bool is_empty(const json_t *value) {
            (json_is_object(value) && !json_object_size(value));
 }
 
-static graft_status check_keys(const json_t *config, const char *origin, graft_error *err) {
+static bool is_default(const config_key *key, const json_t *value) {
+    json_t *fallback = json_loads(key->fallback, JSON_DECODE_ANY, NULL);
+    bool same = json_is_number(value) && json_is_number(fallback)
+                    ? json_number_value(value) == json_number_value(fallback)
+                    : json_equal(value, fallback);
+    json_decref(fallback);
+    return same;
+}
+
+static graft_status check_keys(const adapter_method *method, const json_t *config,
+                               const char *origin, graft_error *err) {
     const char *name;
     json_t *value;
     json_object_foreach((json_t *)config, name, value) {
-        const config_key *key = config_key_find(name);
-        if (is_empty(value) || (key && key->kind != KEY_LACKED))
+        const config_key *key = config_key_find(method, name);
+        if (is_empty(value) || (key && (key->kind != KEY_LACKED || is_default(key, value))))
             continue;
         if (key)
             return error_set(err, GRAFT_E_UNSUPPORTED,
                              "%s: \"%s\" asks for %s, which is not supported; an adapter with it "
-                             "cannot be used as plain LoRA",
-                             origin, name, key->lacks);
+                             "cannot be used as plain %s",
+                             origin, name, key->lacks, method->peft_type);
         return error_set(err, GRAFT_E_UNSUPPORTED,
                          "%s: \"%s\" is set, and is not supported: it is no key that PEFT %s "
-                         "writes for LoRA; remove it if the adapter does not need it",
-                         origin, name, PEFT_FORMAT_VERSION);
+                         "writes for %s; remove it if the adapter does not need it",
+                         origin, name, PEFT_FORMAT_VERSION, method->peft_type);
     }
     return GRAFT_OK;
 }
 
-static graft_status check_type(const json_t *config, const char *origin, graft_error *err) {
+/* "LORA, IA3, ..." of the methods that PEFT knows. */
+static const char *supported_types(strbuf *text) {
+    for (size_t i = 0; adapter_method_at(i); i++)
+        if (adapter_method_at(i)->keys)
+            strbuf_printf(text, "%s%s", text->length ? ", " : "", adapter_method_at(i)->peft_type);
+    return strbuf_text(text);
+}
+
+static graft_status check_type(const adapter_method **method, const json_t *config,
+                               const char *origin, graft_error *err) {
     const json_t *type = json_object_get(config, "peft_type");
     if (!json_is_string(type))
         return error_set(err, GRAFT_E_INPUT,
                          "%s: \"peft_type\": expected a string such as \"LORA\", found %s; this is "
                          "not the adapter_config.json of a PEFT adapter",
                          origin, json_type_name(type));
-    if (strcmp(json_string_value(type), "LORA"))
-        return error_set(err, GRAFT_E_UNSUPPORTED,
-                         "%s: peft_type \"%s\" is not supported; supported: LORA", origin,
-                         json_string_value(type));
+    *method = adapter_method_of_type(json_string_value(type));
+    if (!*method) {
+        strbuf known = {0};
+        graft_status refused = error_set(err, GRAFT_E_UNSUPPORTED,
+                                         "%s: peft_type \"%s\" is not supported; supported: %s",
+                                         origin, json_string_value(type), supported_types(&known));
+        strbuf_free(&known);
+        return refused;
+    }
     const char *task;
     graft_status status = json_get_string(&task, config, "task_type", "CAUSAL_LM", origin, err);
     if (status == GRAFT_OK && strcmp(task, "CAUSAL_LM"))
@@ -187,32 +212,54 @@ static graft_status read_init(adapter_config *out, const json_t *config, const c
     return GRAFT_OK;
 }
 
-static graft_status read_bias(adapter_config *out, const json_t *config, const char *origin,
-                              graft_error *err) {
+static graft_status read_bias(adapter_config *out, const adapter_method *method,
+                              const json_t *config, const char *origin, graft_error *err) {
+    char only[48];
     const char *bias;
+    snprintf(only, sizeof only, "%s_only", method->name);
     graft_status status = json_get_string(&bias, config, "bias", "none", origin, err);
     if (status != GRAFT_OK)
         return status;
-    if (strcmp(bias, "none") && strcmp(bias, "all") && strcmp(bias, "lora_only"))
-        return error_set(err, GRAFT_E_INPUT,
-                         "%s: \"bias\": expected none, all or lora_only, found \"%s\"", origin,
-                         bias);
+    if (strcmp(bias, "none") && strcmp(bias, "all") && strcmp(bias, only))
+        return error_set(err, GRAFT_E_INPUT, "%s: \"bias\": expected none, all or %s, found \"%s\"",
+                         origin, only, bias);
     out->bias = !strcmp(bias, "all")    ? BIAS_ALL
                 : !strcmp(bias, "none") ? BIAS_NONE
                                         : BIAS_LORA_ONLY;
     return GRAFT_OK;
 }
 
-static graft_status read_scalars(adapter_config *out, const json_t *config, const char *origin,
-                                 graft_error *err) {
+/* A number with the default of the method's table; a method without the key keeps *out. */
+static graft_status read_number(double *out, const adapter_method *method, const json_t *config,
+                                const char *name, const char *origin, graft_error *err) {
+    const config_key *key = config_key_find(method, name);
+    if (!key || key->kind != KEY_OURS)
+        return GRAFT_OK;
+    return json_get_double(out, config, name, strtod(key->fallback, NULL), origin, err);
+}
+
+static graft_status read_rank(adapter_config *out, const adapter_method *method,
+                              const json_t *config, const char *origin, graft_error *err) {
+    const config_key *key = config_key_find(method, "r");
     int64_t r = 0;
-    const char *base = NULL, *revision = NULL;
-    graft_status status = json_get_i64(&r, config, "r", 1, LORA_RANK_MAX, 8, origin, err);
+    if (!key || key->kind != KEY_OURS)
+        return GRAFT_OK;
+    graft_status status = json_get_i64(&r, config, "r", 1, LORA_RANK_MAX,
+                                       strtol(key->fallback, NULL, 10), origin, err);
     out->r = (int32_t)r;
+    return status;
+}
+
+static graft_status read_scalars(adapter_config *out, const adapter_method *method,
+                                 const json_t *config, const char *origin, graft_error *err) {
+    const char *base = NULL, *revision = NULL;
+    graft_status status = read_rank(out, method, config, origin, err);
     if (status == GRAFT_OK)
-        status = json_get_double(&out->lora_alpha, config, "lora_alpha", 8, origin, err);
+        status = read_number(&out->lora_alpha, method, config, "lora_alpha", origin, err);
     if (status == GRAFT_OK)
-        status = json_get_double(&out->lora_dropout, config, "lora_dropout", 0, origin, err);
+        status = read_number(&out->lora_alpha, method, config, "alpha", origin, err);
+    if (status == GRAFT_OK)
+        status = read_number(&out->lora_dropout, method, config, "lora_dropout", origin, err);
     if (status == GRAFT_OK)
         status = json_get_bool(&out->use_rslora, config, "use_rslora", false, origin, err);
     if (status == GRAFT_OK)
@@ -243,13 +290,13 @@ static graft_status read_layers_pattern(adapter_config *out, const json_t *confi
     return status;
 }
 
-static graft_status read_fields(adapter_config *out, const json_t *config, const char *origin,
-                                graft_error *err) {
-    graft_status status = read_scalars(out, config, origin, err);
+static graft_status read_fields(adapter_config *out, const adapter_method *method,
+                                const json_t *config, const char *origin, graft_error *err) {
+    graft_status status = read_scalars(out, method, config, origin, err);
     if (status == GRAFT_OK)
         status = read_init(out, config, origin, err);
     if (status == GRAFT_OK)
-        status = read_bias(out, config, origin, err);
+        status = read_bias(out, method, config, origin, err);
     if (status == GRAFT_OK)
         status = read_choice(&out->target_modules, &out->target_regex, config, "target_modules",
                              origin, err);
@@ -268,6 +315,8 @@ static graft_status read_fields(adapter_config *out, const json_t *config, const
     if (status == GRAFT_OK)
         status = read_patterns(&out->alpha_pattern, &out->n_alpha_pattern, config, "alpha_pattern",
                                origin, err);
+    if (status == GRAFT_OK)
+        status = config_fields_read(&out->fields, method, config, origin, err);
     return status;
 }
 
@@ -289,16 +338,23 @@ static graft_status find_file(char **file, const char *path, graft_error *err) {
 
 graft_status adapter_config_parse(adapter_config *out, const json_t *config, const char *origin,
                                   const message_sink *sink, graft_error *err) {
-    graft_status status = adapter_config_default(out, "lora", err);
-    if (status == GRAFT_OK && !json_is_object(config))
+    const adapter_method *method = NULL;
+    *out = (adapter_config){0};
+    graft_status status = GRAFT_OK;
+    if (!json_is_object(config))
         status = error_set(err, GRAFT_E_INPUT, "%s: expected an object, found %s", origin,
                            json_type_name(config));
     if (status == GRAFT_OK)
-        status = check_type(config, origin, err);
+        status = check_type(&method, config, origin, err);
     if (status == GRAFT_OK)
-        status = check_keys(config, origin, err);
+        status = adapter_config_default(out, method->name, err);
     if (status == GRAFT_OK)
-        status = read_fields(out, config, origin, err);
+        status = check_keys(method, config, origin, err);
+    if (status == GRAFT_OK) {
+        json_decref(out->fields);
+        out->fields = NULL;
+        status = read_fields(out, method, config, origin, err);
+    }
     if (status == GRAFT_OK)
         status = adapter_config_check(out, origin, err);
     if (status == GRAFT_OK && json_is_object(json_object_get(config, "auto_mapping")))

@@ -1,7 +1,10 @@
 #include "adapter/adapter.h"
 #include "adapter/config_keys.h"
 
+#include <assert.h>
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* The container if it got all n members, else NULL: jansson reports a failed allocation, or text
@@ -60,18 +63,22 @@ static json_t *init_json(lora_init init) {
     return json_boolean(init == LORA_INIT_DEFAULT);
 }
 
-static json_t *bias_json(bias_kind bias) {
-    return json_string(bias == BIAS_ALL ? "all" : bias == BIAS_LORA_ONLY ? "lora_only" : "none");
+static json_t *bias_json(bias_kind bias, const adapter_method *method) {
+    char only[48];
+    snprintf(only, sizeof only, "%s_only", method->name);
+    return json_string(bias == BIAS_ALL ? "all" : bias == BIAS_LORA_ONLY ? only : "none");
 }
 
-static void set_ours(json_t *object, const adapter_config *config, const char *base_name) {
+static void set_ours(json_t *object, const adapter_config *config, const adapter_method *method,
+                     const char *base_name) {
     struct {
         const char *name;
         json_t *value;
     } ours[] = {
+        {"alpha", number_json(config->lora_alpha)},
         {"alpha_pattern", patterns_json(config->alpha_pattern, config->n_alpha_pattern)},
         {"base_model_name_or_path", text_json(base_name)},
-        {"bias", bias_json(config->bias)},
+        {"bias", bias_json(config->bias, method)},
         {"ensure_weight_tying", json_boolean(config->ensure_weight_tying)},
         {"exclude_modules", choice_json(config->exclude_regex, &config->exclude_modules)},
         {"init_lora_weights", init_json(config->init)},
@@ -83,7 +90,7 @@ static void set_ours(json_t *object, const adapter_config *config, const char *b
         {"lora_bias", json_boolean(config->lora_bias)},
         {"lora_dropout", json_real(config->lora_dropout)},
         {"modules_to_save", choice_json(NULL, &config->modules_to_save)},
-        {"peft_type", json_string("LORA")},
+        {"peft_type", json_string(method->peft_type)},
         {"r", json_integer(config->r)},
         {"rank_pattern", patterns_json(config->rank_pattern, config->n_rank_pattern)},
         {"revision", text_json(config->revision)},
@@ -95,24 +102,38 @@ static void set_ours(json_t *object, const adapter_config *config, const char *b
         json_object_set_new(object, ours[i].name, ours[i].value);
 }
 
+static int by_name(const void *left, const void *right) {
+    return strcmp((*(const config_key *const *)left)->name,
+                  (*(const config_key *const *)right)->name);
+}
+
+static json_t *value_json(const config_key *key, const adapter_config *config, json_t *ours) {
+    if (key->kind == KEY_STATED || key->kind == KEY_LACKED)
+        return json_loads(key->fallback, JSON_DECODE_ANY, NULL);
+    json_t *value = json_object_get(key->kind == KEY_OURS ? ours : config->fields, key->name);
+    return json_incref(value);
+}
+
+enum { CONFIG_KEYS_MAX = 96 };
+
 /* Keys are sorted as PEFT sorts them, but those of rank_pattern and alpha_pattern stay in their
  * order, which counts: the first match does. */
 static json_t *config_json(const adapter_config *config, const char *base_name) {
+    const adapter_method *method = adapter_method_find(config->method);
+    const config_key *written[CONFIG_KEYS_MAX];
+    size_t n = 0;
+    for (size_t i = 0; config_key_at(method, i); i++)
+        if (!config_key_at(method, i)->is_old) {
+            assert(n < CONFIG_KEYS_MAX);
+            written[n++] = config_key_at(method, i);
+        }
+    qsort(written, n, sizeof *written, by_name);
     json_t *ours = json_object(), *all = json_object();
-    size_t written = 0;
-    set_ours(ours, config, base_name);
-    for (size_t i = 0; config_key_at(i); i++) {
-        const config_key *key = config_key_at(i);
-        if (!key->is_written)
-            continue;
-        written++;
-        if (key->kind == KEY_OURS)
-            json_object_set(all, key->name, json_object_get(ours, key->name));
-        else
-            json_object_set_new(all, key->name, json_loads(key->fallback, JSON_DECODE_ANY, NULL));
-    }
+    set_ours(ours, config, method, base_name);
+    for (size_t i = 0; i < n; i++)
+        json_object_set_new(all, written[i]->name, value_json(written[i], config, ours));
     json_decref(ours);
-    return complete(all, written);
+    return complete(all, n);
 }
 
 graft_status adapter_config_write(strbuf *out, const adapter_config *config, const char *base_name,

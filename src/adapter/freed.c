@@ -23,6 +23,7 @@ void freed_tensor(adapter_tensor *tensor, const adapter *a, size_t module, bool 
         .shape = {m->rows, is_matrix ? m->cols : 0},
         .count = is_matrix ? m->rows * m->cols : m->rows,
         .module = module,
+        .stored = DTYPE_F32,
     };
 }
 

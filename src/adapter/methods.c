@@ -1,15 +1,30 @@
 #include "adapter/methods.h"
 
+#include <string.h>
 #include <strings.h>
 
 /* The methods there are: one line each. */
-static const adapter_method *const methods[] = {&lora_method, &full_method};
+static const adapter_method *const methods[] = {
+    &lora_method,          //
+    &full_method,          //
+    &ia3_method,           //
+    &loha_method,          //
+    &prefix_tuning_method, //
+    &prompt_tuning_method, //
+};
 
 enum { N_METHODS = sizeof methods / sizeof *methods };
 
 const adapter_method *adapter_method_find(const char *name) {
     for (size_t i = 0; i < N_METHODS; i++)
         if (!strcasecmp(methods[i]->name, name) || !strcasecmp(methods[i]->peft_type, name))
+            return methods[i];
+    return NULL;
+}
+
+const adapter_method *adapter_method_of_type(const char *peft_type) {
+    for (size_t i = 0; i < N_METHODS; i++)
+        if (methods[i]->keys && !strcmp(methods[i]->peft_type, peft_type))
             return methods[i];
     return NULL;
 }

@@ -4,9 +4,16 @@
 #define GRAFT_ADAPTER_METHODS_H
 
 #include "adapter/adapter.h"
+#include "adapter/config_keys.h"
+
+extern const config_key lora_keys[];
 
 extern const adapter_method lora_method;
 extern const adapter_method full_method;
+extern const adapter_method ia3_method;
+extern const adapter_method loha_method;
+extern const adapter_method prompt_tuning_method;
+extern const adapter_method prefix_tuning_method;
 
 /* adapter_model.safetensors and adapter_config.json, in and out. */
 graft_status peft_load(adapter *, backend *, const weight_source *, const char *folder,

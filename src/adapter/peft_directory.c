@@ -49,11 +49,14 @@ static graft_status check_tensors(const adapter *a, const safetensors *file, con
     for (size_t i = 0; i < a->n_tensors; i++) {
         const adapter_tensor *t = &a->tensors[i];
         tensor_view view;
+        if (t->is_unsaved)
+            continue;
         if (!safetensors_find(&view, file, t->key))
             return peft_refuse_missing(t, file, path, err);
         if (!tensor_has_shape(&view, t->rank, t->shape))
             return peft_refuse_shape(a, t, &view, path, err);
-        graft_status status = tensor_check_values(&view, t->key, path, err);
+        graft_status status = t->integers ? tensor_load_integers(t, &view, path, err)
+                                          : tensor_check_values(&view, t->key, path, err);
         if (status != GRAFT_OK)
             return status;
     }
@@ -109,6 +112,8 @@ static graft_status check_copies(const adapter *a, const safetensors *file,
 static void upload_tensors(const adapter *a, backend *dev, const safetensors *file) {
     for (size_t i = 0; i < a->n_tensors; i++) {
         tensor_view view;
+        if (a->tensors[i].integers || a->tensors[i].is_unsaved)
+            continue;
         safetensors_find(&view, file, a->tensors[i].key);
         dev->ops->upload(dev, a->tensors[i].value, view.data, view.type, a->tensors[i].count);
     }
@@ -161,11 +166,15 @@ static graft_status write_tensors(const adapter *a, backend *dev, const weight_s
     graft_status status = GRAFT_OK;
     if (!named || !sources)
         status = error_memory(err, n * sizeof *named, path);
+    size_t used = 0;
     for (size_t i = 0; i < a->n_tensors && status == GRAFT_OK; i++) {
-        sources[i].device = a->tensors[i].value;
-        tensor_named(&named[i], &a->tensors[i], DTYPE_F32, &sources[i]);
+        const adapter_tensor *t = &a->tensors[i];
+        if (t->is_unsaved)
+            continue;
+        sources[used] = tensor_source_of(t);
+        tensor_named(&named[used], t, t->stored, &sources[used]);
+        used++;
     }
-    size_t used = a->n_tensors;
     for (size_t i = 0; i < a->n_copies && status == GRAFT_OK; i++)
         if (a->copies[i].is_written) {
             status = describe_copy(&named[used], &sources[used], a, &a->copies[i], weights, err);
@@ -213,12 +222,16 @@ graft_status adapter_save_gradients(const adapter *a, backend *dev, const char *
     graft_status status = GRAFT_OK;
     if (!named || !sources)
         status = error_memory(err, a->n_tensors * sizeof *named, path);
+    size_t used = 0;
     for (size_t i = 0; i < a->n_tensors && status == GRAFT_OK; i++) {
-        sources[i].device = a->tensors[i].gradient;
-        tensor_named(&named[i], &a->tensors[i], DTYPE_F32, &sources[i]);
+        if (a->tensors[i].is_fixed)
+            continue;
+        sources[used].device = a->tensors[i].gradient;
+        tensor_named(&named[used], &a->tensors[i], DTYPE_F32, &sources[used]);
+        used++;
     }
     if (status == GRAFT_OK)
-        status = tensor_file_write(path, dev, named, a->n_tensors, err);
+        status = tensor_file_write(path, dev, named, used, err);
     free(named);
     free(sources);
     return status;

@@ -126,7 +126,6 @@ static int rank_dimension(tensor_role role) {
 graft_status peft_refuse_shape(const adapter *a, const adapter_tensor *t, const tensor_view *found,
                                const char *path, graft_error *err) {
     char expected[64], shape[128];
-    const model_module *module = &a->modules[t->module];
     int rank = rank_dimension(t->role);
     const char *reason = "the adapter was made for another base";
     tensor_expected_shape(t, expected, sizeof expected);
@@ -137,6 +136,10 @@ graft_status peft_refuse_shape(const adapter *a, const adapter_tensor *t, const 
         else if (rank >= 0 && found->shape[1 - rank] == t->shape[1 - rank])
             reason = "its rank is not the one that r and rank_pattern in adapter_config.json give";
     }
+    if (t->module == (size_t)MODULE_NONE)
+        return error_set(err, GRAFT_E_INPUT, "%s: %s has shape %s, expected %s: %s", path, t->key,
+                         shape, expected, reason);
+    const model_module *module = &a->modules[t->module];
     return error_set(err, GRAFT_E_INPUT,
                      "%s: %s has shape %s, expected %s (%s is [%lld, %lld]): %s", path, t->key,
                      shape, expected, module->name, (long long)module->rows,

@@ -16,6 +16,7 @@ enum { SHORT_NAMES_FROM = 20 };
 typedef struct resolution { /* what every step below needs */
     module_target *targets;
     adapter_config *config;
+    const adapter_method *method;
     const model_spec *spec;
     const model_module *modules;
     size_t n;
@@ -64,7 +65,9 @@ static graft_status expand_targets(resolution *r, graft_error *err) {
         return expand_all_linear(r, err);
     if (config->target_regex || config->target_modules.n)
         return GRAFT_OK;
-    const char *const *defaults = r->spec->family->lora_default_targets;
+    const char *const *defaults = r->method->default_targets
+                                      ? r->method->default_targets(r->spec->model_type)
+                                      : r->spec->family->lora_default_targets;
     if (!defaults)
         return error_set(err, GRAFT_E_INPUT,
                          "target_modules: PEFT has no default for model_type %s: name the modules",
@@ -156,7 +159,7 @@ static graft_status resolve_saved(resolution *r, graft_error *err) {
     return GRAFT_OK;
 }
 
-/* ---- LoRA ---- */
+/* ---- Targets ---- */
 
 static graft_status check_layers(const resolution *r, graft_error *err) {
     for (size_t i = 0; i < r->config->n_layers_to_transform; i++)
@@ -169,10 +172,25 @@ static graft_status check_layers(const resolution *r, graft_error *err) {
 }
 
 static graft_status refuse_kind(const resolution *r, const char *name, graft_error *err) {
-    return error_set(err, GRAFT_E_INPUT,
-                     "target_modules reaches %s, which is neither a linear layer nor an "
-                     "embedding (PEFT refuses it too): name only such layers, e.g. %s",
-                     name, module_last_part(r->spec->family->linear_names[LINEAR_DOWN]));
+    unsigned kinds = r->method->target_kinds;
+    return error_set(
+        err, GRAFT_E_INPUT,
+        "target_modules reaches %s, which is %s (PEFT refuses it too): name only such layers, e.g. "
+        "%s",
+        name,
+        kinds & TARGET_EMBEDDING ? "neither a linear layer nor an embedding"
+        : kinds & TARGET_NORM    ? "no norm"
+                                 : "no linear layer",
+        module_last_part(kinds & TARGET_NORM ? r->spec->family->norm_names[NORM_MLP]
+                                             : r->spec->family->linear_names[LINEAR_DOWN]));
+}
+
+static bool is_allowed(const resolution *r, const model_module *module) {
+    static const unsigned kind_of[] = {[MODULE_EMBEDDING] = TARGET_EMBEDDING,
+                                       [MODULE_LINEAR] = TARGET_LINEAR,
+                                       [MODULE_NORM] = TARGET_NORM,
+                                       [MODULE_HEAD] = TARGET_LINEAR};
+    return r->method->target_kinds & kind_of[module->kind];
 }
 
 static graft_status refuse_container(void *context, const char *name, graft_error *err) {
@@ -182,9 +200,10 @@ static graft_status refuse_container(void *context, const char *name, graft_erro
     return status == GRAFT_OK && kind == MATCH_TARGET ? refuse_kind(r, name, err) : status;
 }
 
-static graft_status check_lora(const resolution *r, const model_module *module, graft_error *err) {
+static graft_status check_target(const resolution *r, const model_module *module,
+                                 graft_error *err) {
     const adapter_config *config = r->config;
-    if (module->kind == MODULE_NORM)
+    if (!is_allowed(r, module))
         return refuse_kind(r, module->name, err);
     if (module->kind == MODULE_EMBEDDING && config->lora_bias)
         return error_set(err, GRAFT_E_INPUT,
@@ -209,6 +228,7 @@ static graft_status rank_and_alpha(module_target *target, const resolution *r, c
         status = pattern_set_first(&alpha, &r->match.alphas, name, err);
     if (status != GRAFT_OK)
         return status;
+    target->is_target = true;
     target->rank = config->r;
     target->alpha = config->lora_alpha;
     if (rank < r->match.ranks.n) {
@@ -240,7 +260,7 @@ static graft_status match_modules(resolution *r, size_t *found, size_t *excluded
         *excluded += kind == MATCH_EXCLUDED;
         *found += kind == MATCH_TARGET;
         if (status == GRAFT_OK && kind == MATCH_TARGET)
-            status = check_lora(r, module, err);
+            status = check_target(r, module, err);
         if (status == GRAFT_OK && kind == MATCH_TARGET)
             status = rank_and_alpha(&r->targets[i], r, module->name, used_ranks, used_alphas, err);
         if (status != GRAFT_OK)
@@ -273,7 +293,7 @@ static graft_status nothing_matched(const resolution *r, size_t excluded, graft_
     return status;
 }
 
-static graft_status resolve_lora(resolution *r, graft_error *err) {
+static graft_status resolve_targets(resolution *r, graft_error *err) {
     const adapter_config *config = r->config;
     size_t found = 0, excluded = 0;
     bool *used = mem_array(config->n_rank_pattern + config->n_alpha_pattern, sizeof *used);
@@ -308,7 +328,7 @@ static graft_status resolve_bias(resolution *r, graft_error *err) {
                              "bias \"all\" with %s in modules_to_save is not supported: PEFT saves "
                              "three copies of that bias. Use bias \"lora_only\"",
                              r->modules[i].name);
-        if (r->config->bias == BIAS_ALL || r->targets[i].rank)
+        if (r->config->bias == BIAS_ALL || r->targets[i].is_target)
             r->targets[i].frees_bias = true;
     }
     return GRAFT_OK;
@@ -316,7 +336,8 @@ static graft_status resolve_bias(resolution *r, graft_error *err) {
 
 static graft_status check_conflicts(const resolution *r, graft_error *err) {
     for (size_t i = 0; i < r->n; i++)
-        if (r->targets[i].rank && (r->targets[i].frees_weight || r->targets[i].shares_embedding))
+        if (r->targets[i].is_target &&
+            (r->targets[i].frees_weight || r->targets[i].shares_embedding))
             return error_set(err, GRAFT_E_INPUT,
                              "%s is in target_modules and (by the end of its name) in "
                              "modules_to_save: it can be one of them (PEFT refuses it too)",
@@ -341,29 +362,32 @@ static void tell_tied(const resolution *r) {
         message_emit(r->sink, MESSAGE_INFO,
                      "%s and %s are tied: one weight trains for both, and is saved under both",
                      embedding->name, head->name);
-    else if (e->frees_weight || h->frees_weight || e->rank || h->rank)
-        message_emit(r->sink, MESSAGE_WARNING,
-                     "%s and %s are tied in the base, and the adapter unties them: %s%s%s changes, "
-                     "%s. %s",
-                     embedding->name, head->name, e->frees_weight || e->rank ? embedding->name : "",
-                     (e->frees_weight || e->rank) && (h->frees_weight || h->rank) ? " and " : "",
-                     h->frees_weight || h->rank ? head->name : "",
-                     (e->frees_weight || e->rank) && (h->frees_weight || h->rank)
-                         ? "each on its own"
-                         : "the other keeps the base's weight",
-                     e->rank || h->rank ? "PEFT does the same"
-                                        : "Set ensure_weight_tying to train one weight for both");
+    else if (e->frees_weight || h->frees_weight || e->is_target || h->is_target)
+        message_emit(
+            r->sink, MESSAGE_WARNING,
+            "%s and %s are tied in the base, and the adapter unties them: %s%s%s changes, "
+            "%s. %s",
+            embedding->name, head->name, e->frees_weight || e->is_target ? embedding->name : "",
+            (e->frees_weight || e->is_target) && (h->frees_weight || h->is_target) ? " and " : "",
+            h->frees_weight || h->is_target ? head->name : "",
+            (e->frees_weight || e->is_target) && (h->frees_weight || h->is_target)
+                ? "each on its own"
+                : "the other keeps the base's weight",
+            e->is_target || h->is_target ? "PEFT does the same"
+                                         : "Set ensure_weight_tying to train one weight for both");
     else if (r->config->ensure_weight_tying)
         message_emit(r->sink, MESSAGE_WARNING,
                      "ensure_weight_tying: the adapter touches neither %s nor %s; it has no effect",
                      embedding->name, head->name);
 }
 
-graft_status targets_resolve(module_target *targets, adapter_config *config, const model_spec *spec,
+graft_status targets_resolve(module_target *targets, adapter_config *config,
+                             const adapter_method *method, const model_spec *spec,
                              const model_module *modules, size_t n, const message_sink *sink,
                              graft_error *err) {
     resolution r = {.targets = targets,
                     .config = config,
+                    .method = method,
                     .spec = spec,
                     .modules = modules,
                     .n = n,
@@ -378,7 +402,7 @@ graft_status targets_resolve(module_target *targets, adapter_config *config, con
     if (status == GRAFT_OK)
         status = check_layers(&r, err);
     if (status == GRAFT_OK)
-        status = resolve_lora(&r, err);
+        status = resolve_targets(&r, err);
     if (status == GRAFT_OK)
         status = resolve_bias(&r, err);
     if (status == GRAFT_OK)

@@ -22,6 +22,63 @@ static graft_status write_device(safetensors_writer *writer, backend *dev, const
     return status;
 }
 
+/* ---- Integers ---- */
+
+static graft_status write_integers(safetensors_writer *writer, const tensor_view *view,
+                                   const int64_t *from, graft_error *err) {
+    unsigned char stored[CHUNK_ELEMENTS * sizeof(int64_t)];
+    const size_t count = tensor_count(view), size = dtype_bytes(view->type);
+    graft_status status = GRAFT_OK;
+    for (size_t done = 0; done < count && status == GRAFT_OK;) {
+        size_t n = count - done < CHUNK_ELEMENTS ? count - done : CHUNK_ELEMENTS;
+        for (size_t i = 0; i < n; i++) /* little-endian, as the format and the machine are */
+            memcpy(stored + i * size, &from[done + i], size);
+        status = safetensors_writer_add(writer, stored, n * size, err);
+        done += n;
+    }
+    return status;
+}
+
+/* -1: no integer type. */
+static int64_t integer_at(const tensor_view *view, size_t i) {
+    const unsigned char *at = (const unsigned char *)view->data + i * dtype_bytes(view->type);
+    int64_t wide = 0;
+    int32_t narrow;
+    switch (view->type) {
+    case DTYPE_I64:
+        memcpy(&wide, at, sizeof wide);
+        return wide;
+    case DTYPE_I32:
+        memcpy(&narrow, at, sizeof narrow);
+        return narrow;
+    case DTYPE_U8:
+    case DTYPE_BOOL:
+        return *at;
+    default:
+        return -1;
+    }
+}
+
+graft_status tensor_load_integers(const adapter_tensor *t, const tensor_view *view,
+                                  const char *path, graft_error *err) {
+    for (int64_t i = 0; i < t->count; i++) {
+        t->integers[i] = integer_at(view, (size_t)i);
+        if (t->integers[i] < 0 || t->integers[i] > INT32_MAX)
+            return error_set(err, GRAFT_E_INPUT,
+                             "%s: %s: element %lld: expected a whole number from 0 to %d (type "
+                             "I64, I32 or U8), found %lld in type %s",
+                             path, t->key, (long long)i, INT32_MAX, (long long)t->integers[i],
+                             dtype_name(view->type));
+    }
+    return GRAFT_OK;
+}
+
+tensor_source tensor_source_of(const adapter_tensor *t) {
+    return (tensor_source){.device = t->value, .integers = t->integers};
+}
+
+/* ---- Files ---- */
+
 graft_status tensor_file_write(const char *path, backend *dev, named_tensor *tensors, size_t n,
                                graft_error *err) {
     safetensors_writer *writer = NULL;
@@ -30,9 +87,12 @@ graft_status tensor_file_write(const char *path, backend *dev, named_tensor *ten
     for (size_t i = 0; i < n && status == GRAFT_OK; i++) {
         const tensor_view *view = &tensors[i].view;
         const tensor_source *source = view->data;
-        status = source->device
-                     ? write_device(writer, dev, view, source->device, err)
-                     : safetensors_writer_add(writer, source->stored, tensor_bytes(view), err);
+        if (source->device)
+            status = write_device(writer, dev, view, source->device, err);
+        else if (source->integers)
+            status = write_integers(writer, view, source->integers, err);
+        else
+            status = safetensors_writer_add(writer, source->stored, tensor_bytes(view), err);
     }
     if (status == GRAFT_OK)
         status = safetensors_writer_commit(&writer, err);

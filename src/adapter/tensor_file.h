@@ -8,6 +8,7 @@
 /* Where the bytes of one tensor of a file come from. */
 typedef struct tensor_source {
     const device_array *device; /* elements, written in the file's type; NULL: */
+    const int64_t *integers;    /* written in the file's type; NULL: */
     const void *stored;         /* bytes as they are written */
 } tensor_source;
 
@@ -16,6 +17,12 @@ typedef struct tensor_source {
 graft_status tensor_file_write(const char *path, backend *, named_tensor *tensors, size_t n,
                                graft_error *);
 
+/* The source of a tensor's value. */
+tensor_source tensor_source_of(const adapter_tensor *);
+
+/* An integer tensor's values, from any integer type, each within [0, INT32_MAX]. */
+graft_status tensor_load_integers(const adapter_tensor *, const tensor_view *, const char *path,
+                                  graft_error *);
 /* Refuses integers, NaN and infinity. `key` and `path` are for the message. */
 graft_status tensor_check_values(const tensor_view *, const char *key, const char *path,
                                  graft_error *);

@@ -1,16 +1,45 @@
 #include "api/adapter_options.h"
 
+#include "adapter/adapter.h"
+#include "adapter/config_keys.h"
 #include "base/memory.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Options of LoRA. Beside a file that says what the adapter is, or another method, they would be a
- * second opinion. */
-static const char *const described[] = {
-    "lora_r",     "lora_alpha",   "lora_dropout",  "target_modules",      "exclude_modules",
-    "use_rslora", "rank_pattern", "alpha_pattern", "layers_to_transform", "modules_to_save",
-    "bias",       "lora_bias",    "use_dora",      "init_lora_weights",
+/* Options that say what an adapter is, and the keys of adapter_config.json they stand for. Beside a
+ * file that says it they would be a second opinion. */
+typedef enum option_form {
+    AS_TEXT,
+    AS_NUMBER,
+    AS_FLAG,
+    AS_FLAG_OR_TEXT,
+    AS_NAMES,
+    AS_LAYERS,
+    AS_PATTERNS
+} option_form;
+
+static const struct described {
+    const char *option, *key;
+    option_form form;
+} described[] = {
+    {"lora_r", "r", AS_NUMBER},
+    {"lora_alpha", "lora_alpha", AS_NUMBER},
+    {"lora_dropout", "lora_dropout", AS_NUMBER},
+    {"target_modules", "target_modules", AS_NAMES},
+    {"exclude_modules", "exclude_modules", AS_NAMES},
+    {"use_rslora", "use_rslora", AS_FLAG},
+    {"rank_pattern", "rank_pattern", AS_PATTERNS},
+    {"alpha_pattern", "alpha_pattern", AS_PATTERNS},
+    {"layers_to_transform", "layers_to_transform", AS_LAYERS},
+    {"modules_to_save", "modules_to_save", AS_NAMES},
+    {"bias", "bias", AS_TEXT},
+    {"lora_bias", "lora_bias", AS_FLAG},
+    {"use_dora", "use_dora", AS_FLAG},
+    {"init_lora_weights", "init_lora_weights", AS_FLAG_OR_TEXT},
+    {"num_virtual_tokens", "num_virtual_tokens", AS_NUMBER},
+    {"adapter_set", NULL, AS_TEXT}, /* KEY=VALUE, any key */
 };
 
 enum { N_DESCRIBED = sizeof described / sizeof *described };
@@ -22,16 +51,16 @@ static const char *describing_option(const graft_recipe *recipe) {
                                                  : NULL;
 }
 
-/* Options of LoRA beside `owner`: refused, unless they only stand in a recipe that a flag
+/* Options of the adapter beside `owner`: refused, unless they only stand in a recipe that a flag
  * overrules. */
 static graft_status refuse_described(const graft_recipe *recipe, const char *owner,
                                      graft_error *err) {
     for (size_t i = 0; i < N_DESCRIBED; i++)
-        if (recipe_has(recipe, described[i]) &&
-            recipe_level_of(recipe, described[i]) >= recipe_level_of(recipe, owner))
+        if (recipe_has(recipe, described[i].option) &&
+            recipe_level_of(recipe, described[i].option) >= recipe_level_of(recipe, owner))
             return error_set(err, GRAFT_E_USAGE,
                              "%s: %s \"%s\" already says what is trained; leave out one of them",
-                             described[i], owner, recipe_text(recipe, owner));
+                             described[i].option, owner, recipe_text(recipe, owner));
     return GRAFT_OK;
 }
 
@@ -87,12 +116,30 @@ static graft_status config_from_file(adapter_config *out, const char *owner,
     return status;
 }
 
+/* The method's name for what an option says; NULL: it has no such key. */
+static const char *method_key(const adapter_method *method, const struct described *d) {
+    if (config_key_find(method, d->key))
+        return d->key;
+    return !strcmp(d->key, "lora_alpha") && config_key_find(method, "alpha") ? "alpha" : NULL;
+}
+
+static bool has_key(const adapter_method *method, const struct described *d) {
+    return method->keys && (!d->key || method_key(method, d));
+}
+
+static json_t *number_json(double value) {
+    return value == floor(value) && fabs(value) < 9007199254740992.0
+               ? json_integer((json_int_t)value)
+               : json_real(value);
+}
+
 void adapter_options_omit(graft_recipe *recipe) {
     bool has_file = describing_option(recipe) != NULL;
-    if (!has_file && !strcmp(recipe_text(recipe, "method"), "lora"))
-        return;
+    const adapter_method *method =
+        has_file ? NULL : adapter_method_find(recipe_text(recipe, "method"));
     for (size_t i = 0; i < N_DESCRIBED; i++)
-        recipe_omit(recipe, described[i]);
+        if (!method || !has_key(method, &described[i]))
+            recipe_omit(recipe, described[i].option);
     if (has_file)
         recipe_omit(recipe, "method");
 }
@@ -102,106 +149,149 @@ static bool is_regex(const char *text) {
 }
 
 /* A list of module names, or one regular expression (or "all-linear"). */
-static graft_status module_list(text_list *names, char **regex, const graft_recipe *recipe,
-                                const char *option, graft_error *err) {
+static json_t *names_json(const graft_recipe *recipe, const char *option) {
     size_t n = recipe_list_count(recipe, option);
-    if (n == 1) {
-        const char *only = recipe_list_item(recipe, option, 0);
-        if (is_regex(only) || !strcmp(only, "all-linear"))
-            return (*regex = mem_text(only, strlen(only)))
-                       ? GRAFT_OK
-                       : error_memory(err, strlen(only), option);
-    }
-    for (size_t i = 0; i < n; i++) {
-        graft_status status = text_list_add(names, recipe_list_item(recipe, option, i), err);
-        if (status != GRAFT_OK)
-            return status;
-    }
-    return GRAFT_OK;
+    if (n == 1 && (is_regex(recipe_list_item(recipe, option, 0)) ||
+                   !strcmp(recipe_list_item(recipe, option, 0), "all-linear")))
+        return json_string(recipe_list_item(recipe, option, 0));
+    json_t *names = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(names, json_string(recipe_list_item(recipe, option, i)));
+    return names;
 }
 
-static graft_status pattern_list(pattern_value **out, size_t *n, const graft_recipe *recipe,
-                                 const char *option, graft_error *err) {
-    size_t count = recipe_list_count(recipe, option);
-    *out = mem_array(count, sizeof **out);
-    if (!*out)
-        return error_memory(err, count, option);
-    for (size_t i = 0; i < count; i++) {
+static graft_status patterns_json(json_t **out, const graft_recipe *recipe, const char *option,
+                                  graft_error *err) {
+    *out = json_object();
+    for (size_t i = 0; i < recipe_list_count(recipe, option); i++) {
         const char *text = recipe_list_item(recipe, option, i), *equals = strrchr(text, '=');
         char *end = NULL;
         double value = equals ? strtod(equals + 1, &end) : 0;
         if (!equals || end == equals + 1 || *end)
             return error_set(err, GRAFT_E_USAGE, "%s: expected PATTERN=NUMBER, found \"%s\"",
                              option, text);
-        if (!((*out)[i].pattern = mem_text(text, (size_t)(equals - text))))
+        char *pattern = mem_text(text, (size_t)(equals - text));
+        if (!pattern)
             return error_memory(err, strlen(text), option);
-        (*out)[i].value = value;
-        *n = i + 1;
+        json_object_set_new(*out, pattern, number_json(value));
+        free(pattern);
     }
     return GRAFT_OK;
 }
 
-static graft_status layer_list(adapter_config *out, const graft_recipe *recipe, graft_error *err) {
-    size_t n = recipe_list_count(recipe, "layers_to_transform");
-    if (!n)
-        return GRAFT_OK;
-    if (!(out->layers_to_transform = mem_array(n, sizeof *out->layers_to_transform)))
-        return error_memory(err, n, "layers_to_transform");
-    for (size_t i = 0; i < n; i++) {
-        const char *text = recipe_list_item(recipe, "layers_to_transform", i);
+static graft_status layers_json(json_t **out, const graft_recipe *recipe, graft_error *err) {
+    const char option[] = "layers_to_transform";
+    *out = json_array();
+    for (size_t i = 0; i < recipe_list_count(recipe, option); i++) {
+        const char *text = recipe_list_item(recipe, option, i);
         char *end;
         long value = strtol(text, &end, 10);
         if (end == text || *end || value < 0 || value > INT32_MAX)
             return error_set(err, GRAFT_E_USAGE,
                              "layers_to_transform: expected layer numbers, found \"%s\"", text);
-        out->layers_to_transform[i] = (int32_t)value;
+        json_array_append_new(*out, json_integer(value));
     }
-    out->n_layers_to_transform = n;
     return GRAFT_OK;
 }
 
-static void scalar_options(adapter_config *out, const graft_recipe *recipe) {
-    out->r = (int32_t)recipe_integer(recipe, "lora_r");
-    out->lora_alpha = recipe_number(recipe, "lora_alpha");
-    out->lora_dropout = recipe_number(recipe, "lora_dropout");
-    out->use_rslora = recipe_flag(recipe, "use_rslora");
-    out->lora_bias = recipe_flag(recipe, "lora_bias");
-    const char *init = recipe_text(recipe, "init_lora_weights");
-    out->init = !strcmp(init, "gaussian") ? LORA_INIT_GAUSSIAN
-                : !strcmp(init, "false")  ? LORA_INIT_RANDOM
-                                          : LORA_INIT_DEFAULT;
-    const char *bias = recipe_text(recipe, "bias");
-    out->bias = !strcmp(bias, "all")         ? BIAS_ALL
-                : !strcmp(bias, "lora_only") ? BIAS_LORA_ONLY
-                                             : BIAS_NONE;
+static graft_status option_json(json_t **out, const graft_recipe *recipe, const struct described *d,
+                                graft_error *err) {
+    *out = NULL;
+    const char *text = NULL;
+    switch (d->form) {
+    case AS_NUMBER:
+        *out = number_json(recipe_number(recipe, d->option));
+        break;
+    case AS_FLAG:
+        *out = json_boolean(recipe_flag(recipe, d->option));
+        break;
+    case AS_NAMES:
+        *out = names_json(recipe, d->option);
+        break;
+    case AS_LAYERS:
+        return layers_json(out, recipe, err);
+    case AS_PATTERNS:
+        return patterns_json(out, recipe, d->option, err);
+    default:
+        text = recipe_text(recipe, d->option);
+        *out = d->form == AS_TEXT                                ? json_string(text)
+               : !strcmp(text, "true") || !strcmp(text, "false") ? json_boolean(*text == 't')
+                                                                 : json_string(text);
+    }
+    return *out ? GRAFT_OK : error_memory(err, 64, d->option);
+}
+
+/* KEY=VALUE, the value as JSON where it is that, else as text. */
+static graft_status set_key(json_t *config, const adapter_method *method, const char *text,
+                            graft_error *err) {
+    const char *equals = strchr(text, '=');
+    char *key = equals ? mem_text(text, (size_t)(equals - text)) : NULL;
+    if (!equals)
+        return error_set(err, GRAFT_E_USAGE, "adapter_set: expected KEY=VALUE, found \"%s\"", text);
+    if (!key)
+        return error_memory(err, strlen(text), "adapter_set");
+    graft_status status = GRAFT_OK;
+    json_t *value = json_loads(equals + 1, JSON_DECODE_ANY, NULL);
+    if (!config_key_find(method, key))
+        status = error_set(err, GRAFT_E_USAGE,
+                           "adapter_set: \"%s\" is no key of %s's adapter_config.json", key,
+                           method->peft_type);
+    else if (json_object_set_new(config, key, value ? value : json_string(equals + 1)) != 0)
+        status = error_memory(err, strlen(text), "adapter_set");
+    free(key);
+    return status;
+}
+
+/* What a person set goes into the config; what they did not has PEFT's default for the method. */
+static graft_status describe(json_t *config, const adapter_method *method,
+                             const graft_recipe *recipe, graft_error *err) {
+    json_object_set_new(config, "peft_type", json_string(method->peft_type));
+    for (size_t i = 0; i < N_DESCRIBED; i++) {
+        const struct described *d = &described[i];
+        json_t *value;
+        if (!recipe_has(recipe, d->option))
+            continue;
+        if (!d->key) {
+            for (size_t s = 0; s < recipe_list_count(recipe, d->option); s++) {
+                graft_status status =
+                    set_key(config, method, recipe_list_item(recipe, d->option, s), err);
+                if (status != GRAFT_OK)
+                    return status;
+            }
+            continue;
+        }
+        const char *key = method_key(method, d);
+        if (!key)
+            return error_set(err, GRAFT_E_USAGE,
+                             "%s: method %s has no such setting; leave it out (graft methods lists "
+                             "the methods, --adapter-set KEY=VALUE sets any key of theirs)",
+                             d->option, method->name);
+        graft_status status = option_json(&value, recipe, d, err);
+        if (status != GRAFT_OK) {
+            json_decref(value);
+            return status;
+        }
+        if (json_object_set_new(config, key, value) != 0)
+            return error_memory(err, 64, d->option);
+    }
+    return GRAFT_OK;
 }
 
 static graft_status config_from_options(adapter_config *out, const graft_recipe *recipe,
-                                        graft_error *err) {
-    if (recipe_flag(recipe, "use_dora"))
-        return error_set(err, GRAFT_E_UNSUPPORTED,
-                         "use_dora: DoRA is not supported; leave it out to train LoRA");
+                                        const message_sink *messages, graft_error *err) {
     graft_status status = adapter_config_default(out, recipe_text(recipe, "method"), err);
-    if (status == GRAFT_OK && strcmp(out->method, "lora"))
-        return refuse_described(recipe, "method", err);
     if (status != GRAFT_OK)
         return status;
-    scalar_options(out, recipe);
-    status = module_list(&out->target_modules, &out->target_regex, recipe, "target_modules", err);
+    const adapter_method *method = adapter_method_find(out->method);
+    if (!method->keys)
+        return refuse_described(recipe, "method", err);
+    adapter_config_free(out);
+    json_t *config = json_object();
+    status = config ? describe(config, method, recipe, err)
+                    : error_memory(err, 64, "the adapter's settings");
     if (status == GRAFT_OK)
-        status =
-            module_list(&out->exclude_modules, &out->exclude_regex, recipe, "exclude_modules", err);
-    if (status == GRAFT_OK)
-        status =
-            pattern_list(&out->rank_pattern, &out->n_rank_pattern, recipe, "rank_pattern", err);
-    if (status == GRAFT_OK)
-        status =
-            pattern_list(&out->alpha_pattern, &out->n_alpha_pattern, recipe, "alpha_pattern", err);
-    if (status == GRAFT_OK)
-        status = layer_list(out, recipe, err);
-    for (size_t i = 0; status == GRAFT_OK && i < recipe_list_count(recipe, "modules_to_save"); i++)
-        status = text_list_add(&out->modules_to_save,
-                               recipe_list_item(recipe, "modules_to_save", i), err);
+        status = adapter_config_parse(out, config, "the adapter's options", messages, err);
+    json_decref(config);
     return status;
 }
 
@@ -210,7 +300,7 @@ graft_status adapter_config_from_recipe(adapter_config *out, const graft_recipe 
     *out = (adapter_config){0};
     const char *owner = describing_option(recipe);
     graft_status status = owner ? config_from_file(out, owner, recipe, messages, err)
-                                : config_from_options(out, recipe, err);
+                                : config_from_options(out, recipe, messages, err);
     if (status != GRAFT_OK)
         adapter_config_free(out);
     return status;

@@ -131,6 +131,8 @@ static graft_status evaluate(loss_total *total, opened *o, const dataset *data, 
     if (status == GRAFT_OK && logits_path)
         status = safetensors_writer_commit(&writer.file, err);
     if (status == GRAFT_OK && gradients_path)
+        adapter_chain(o->adapter, o->dev);
+    if (status == GRAFT_OK && gradients_path)
         status = adapter_save_gradients(o->adapter, o->dev, gradients_path, err);
     logits_close(&writer);
     loss_evaluator_destroy(&evaluator);

@@ -186,6 +186,8 @@ static graft_status load_trained_adapter(opened *o, const char *folder, bool gra
     status = adapter_load(o->adapter, o->dev, o->weights, folder, err);
     if (status == GRAFT_OK)
         adapter_bind(o->adapter, &o->hooks);
+    if (status == GRAFT_OK)
+        status = adapter_prepare(o->adapter, o->dev, o->weights, err);
     return status;
 }
 

@@ -213,7 +213,7 @@ static graft_status add_list(recipe_value *v, const graft_option *o, const char 
                              graft_error *err) {
     bool is_regex = strpbrk(text, "()[]{}*+^$\\?") != NULL && strstr(o->name, "modules");
     bool is_whole = is_regex || !strcmp(o->name, "stop") || !strcmp(o->name, "data") ||
-                    !strcmp(o->name, "eval_data");
+                    !strcmp(o->name, "eval_data") || !strcmp(o->name, "adapter_set");
     while (*text) {
         size_t n = is_whole ? strlen(text) : strcspn(text, ",");
         if (n) {

@@ -34,18 +34,22 @@ graft_status blame_forward(numeric_blame *blame, const model_run *model, step_bu
     return status;
 }
 
+static int32_t layer_of(const adapter *a, const adapter_tensor *tensor) {
+    if (tensor->module == (size_t)MODULE_NONE)
+        return -1;
+    const model_module *module = &a->modules[tensor->module];
+    return module->layer >= 0 ? module->layer : module->kind == MODULE_EMBEDDING ? -1 : INT32_MAX;
+}
+
 /* Backward runs from the head down, so the bad gradient of the highest layer came first. */
 void blame_gradients(numeric_blame *blame, const adapter *a, backend *dev) {
     const adapter_tensor *worst = NULL;
     int32_t worst_layer = 0;
     for (size_t i = 0; i < a->n_tensors; i++) {
         const adapter_tensor *tensor = &a->tensors[i];
-        if (is_finite(dev, tensor->gradient, tensor->count))
+        if (tensor->is_fixed || is_finite(dev, tensor->gradient, tensor->count))
             continue;
-        const model_module *module = &a->modules[tensor->module];
-        int32_t layer = module->layer >= 0                 ? module->layer
-                        : module->kind == MODULE_EMBEDDING ? -1
-                                                           : INT32_MAX;
+        int32_t layer = layer_of(a, tensor);
         if (!worst || layer > worst_layer) {
             worst = tensor;
             worst_layer = layer;

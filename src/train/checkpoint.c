@@ -30,14 +30,22 @@ void checkpoint_state_free(checkpoint_state *state) {
 
 /* ---- Tensors ---- */
 
+/* A fixed tensor has a value alone. */
+typedef struct tensor_part {
+    const adapter_tensor *tensor;
+    int part;
+} tensor_part;
+
 typedef struct tensor_list {
     named_tensor *items;
+    tensor_part *parts;
     char (*names)[NAME_BYTES];
     size_t n;
 } tensor_list;
 
 static void tensor_list_free(tensor_list *list) {
     free(list->items);
+    free(list->parts);
     free(list->names);
     *list = (tensor_list){0};
 }
@@ -45,22 +53,28 @@ static void tensor_list_free(tensor_list *list) {
 /* All parts of all tensors, tensor by tensor; without data. */
 static graft_status tensor_list_create(tensor_list *list, const adapter *a, const backend *dev,
                                        graft_error *err) {
-    *list = (tensor_list){.n = a->n_tensors * PARTS};
-    list->items = mem_array(list->n, sizeof *list->items);
-    list->names = mem_array(list->n, sizeof *list->names);
-    if (!list->items || !list->names) {
+    const size_t most = a->n_tensors * PARTS;
+    *list = (tensor_list){.items = mem_array(most, sizeof *list->items),
+                          .parts = mem_array(most, sizeof *list->parts),
+                          .names = mem_array(most, sizeof *list->names)};
+    if (!list->items || !list->parts || !list->names) {
         tensor_list_free(list);
-        return error_memory(err, a->n_tensors * sizeof *list->names, "a checkpoint");
+        return error_memory(err, most * sizeof *list->names, "a checkpoint");
     }
-    for (size_t i = 0; i < list->n; i++) {
-        const adapter_tensor *tensor = &a->tensors[i / PARTS];
-        snprintf(list->names[i], NAME_BYTES, "%s.%s", part_names[i % PARTS], tensor->key);
-        list->items[i].name = list->names[i];
-        list->items[i].view = (tensor_view){
-            .type = dev->element,
-            .rank = tensor->rank,
-            .shape = {tensor->shape[0], tensor->rank > 1 ? tensor->shape[1] : 0},
+    for (size_t i = 0; i < most; i++) {
+        const tensor_part part = {&a->tensors[i / PARTS], (int)(i % PARTS)};
+        if (part.tensor->is_fixed && part.part > 0)
+            continue;
+        named_tensor *item = &list->items[list->n];
+        snprintf(list->names[list->n], NAME_BYTES, "%s.%s", part_names[part.part],
+                 part.tensor->key);
+        list->parts[list->n] = part;
+        item->name = list->names[list->n++];
+        item->view = (tensor_view){
+            .type = part.tensor->integers ? DTYPE_I64 : dev->element,
+            .rank = part.tensor->rank,
         };
+        memcpy(item->view.shape, part.tensor->shape, sizeof part.tensor->shape);
     }
     return GRAFT_OK;
 }
@@ -92,9 +106,13 @@ static graft_status write_tensors(const char *path, const checkpoint_source *sou
     if (status == GRAFT_OK)
         status = safetensors_writer_open(&writer, path, list.items, list.n, err);
     for (size_t i = 0; i < list.n && status == GRAFT_OK; i++) {
-        const adapter_tensor *tensor = &a->tensors[i / PARTS];
-        status = write_array(writer, source->dev, part_of(tensor, (int)(i % PARTS)), tensor->count,
-                             source->staging, err);
+        const adapter_tensor *tensor = list.parts[i].tensor;
+        if (tensor->integers)
+            status = safetensors_writer_add(writer, tensor->integers,
+                                            (size_t)tensor->count * sizeof *tensor->integers, err);
+        else
+            status = write_array(writer, source->dev, part_of(tensor, list.parts[i].part),
+                                 tensor->count, source->staging, err);
     }
     if (status == GRAFT_OK)
         status = safetensors_writer_commit(&writer, err);
@@ -121,8 +139,8 @@ static graft_status check_tensor(const tensor_view *found, const named_tensor *e
         tensor_shape_text(found, have, sizeof have));
 }
 
-static graft_status load_tensors(const adapter *a, backend *dev, const safetensors *file,
-                                 const tensor_list *list, const char *path, graft_error *err) {
+static graft_status load_tensors(backend *dev, const safetensors *file, const tensor_list *list,
+                                 const char *path, graft_error *err) {
     if (safetensors_count(file) != list->n)
         return error_set(
             err, GRAFT_E_INPUT,
@@ -143,10 +161,13 @@ static graft_status load_tensors(const adapter *a, backend *dev, const safetenso
     }
     for (size_t i = 0; i < list->n; i++) {
         tensor_view found;
-        const adapter_tensor *tensor = &a->tensors[i / PARTS];
+        const adapter_tensor *tensor = list->parts[i].tensor;
         safetensors_find(&found, file, list->items[i].name);
-        dev->ops->upload(dev, part_of(tensor, (int)(i % PARTS)), found.data, found.type,
-                         tensor->count);
+        if (tensor->integers)
+            memcpy(tensor->integers, found.data, tensor_bytes(&found));
+        else
+            dev->ops->upload(dev, part_of(tensor, list->parts[i].part), found.data, found.type,
+                             tensor->count);
     }
     return GRAFT_OK;
 }
@@ -161,7 +182,7 @@ graft_status checkpoint_load(const adapter *a, backend *dev, const char *folder,
     if (status == GRAFT_OK)
         status = safetensors_open(&file, path, err);
     if (status == GRAFT_OK)
-        status = load_tensors(a, dev, file, &list, path, err);
+        status = load_tensors(dev, file, &list, path, err);
     safetensors_close(&file);
     tensor_list_free(&list);
     free(path);

@@ -21,6 +21,7 @@ parameter_group parameter_group_of(const adapter_tensor *tensor, const train_con
         group.learning_rate = LORAPLUS_EMBEDDING_RATE;
         break;
     case ROLE_LORA_A:
+    case ROLE_OTHER:
         break;
     case ROLE_LORA_B:
     case ROLE_LORA_BIAS:
@@ -36,15 +37,11 @@ parameter_group parameter_group_of(const adapter_tensor *tensor, const train_con
     return group;
 }
 
-void optimizer_zero_gradients(const adapter *a, backend *dev) {
-    for (size_t i = 0; i < a->n_tensors; i++)
-        dev->ops->fill(dev, a->tensors[i].gradient, 0.0, a->tensors[i].count);
-}
-
 double optimizer_gradient_norm(const adapter *a, backend *dev) {
     double sum = 0;
     for (size_t i = 0; i < a->n_tensors; i++)
-        sum += dev->ops->sum_squares(dev, a->tensors[i].gradient, a->tensors[i].count);
+        if (!a->tensors[i].is_fixed)
+            sum += dev->ops->sum_squares(dev, a->tensors[i].gradient, a->tensors[i].count);
     return sqrt(sum);
 }
 
@@ -66,6 +63,8 @@ void optimizer_update(const adapter *a, backend *dev, const train_config *config
     };
     for (size_t i = 0; i < a->n_tensors; i++) {
         const adapter_tensor *tensor = &a->tensors[i];
+        if (tensor->is_fixed)
+            continue;
         parameter_group group = parameter_group_of(tensor, config);
         step.learning_rate = group.learning_rate * schedule_factor;
         step.weight_decay = group.weight_decay;
@@ -76,7 +75,8 @@ void optimizer_update(const adapter *a, backend *dev, const train_config *config
 
 const char *optimizer_bad_value(const adapter *a, backend *dev) {
     for (size_t i = 0; i < a->n_tensors; i++)
-        if (!isfinite(dev->ops->sum_squares(dev, a->tensors[i].value, a->tensors[i].count)))
+        if (!a->tensors[i].integers &&
+            !isfinite(dev->ops->sum_squares(dev, a->tensors[i].value, a->tensors[i].count)))
             return a->tensors[i].key;
     return NULL;
 }

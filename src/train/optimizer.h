@@ -15,7 +15,6 @@ extern const double LORAPLUS_EMBEDDING_RATE; /* loraplus_lr_embedding's default 
 
 parameter_group parameter_group_of(const adapter_tensor *, const train_config *);
 
-void optimizer_zero_gradients(const adapter *, backend *);
 /* Global L2 norm of all gradients; not finite when one of them is not. */
 double optimizer_gradient_norm(const adapter *, backend *);
 /* What gradients are multiplied with so that their norm does not pass max_norm

@@ -193,12 +193,14 @@ static graft_status start_adapter(run *r, const char *checkpoint, graft_error *e
     adapter_bind(in->adapter, &r->hooks);
     model_hooks_finish(&r->hooks, in->spec);
     r->model = (model_run){in->dev, in->spec, in->weights, &r->hooks};
-    if (checkpoint)
-        return checkpoint_load(in->adapter, in->dev, checkpoint, err);
-    if (in->init_adapter)
-        return adapter_load(in->adapter, in->dev, in->weights, in->init_adapter, err);
     rng random = rng_create(r->config->seed, INIT_STREAM);
-    return adapter_init(in->adapter, in->dev, in->weights, &random, err);
+    if (checkpoint)
+        status = checkpoint_load(in->adapter, in->dev, checkpoint, err);
+    else if (in->init_adapter)
+        status = adapter_load(in->adapter, in->dev, in->weights, in->init_adapter, err);
+    else
+        status = adapter_init(in->adapter, in->dev, in->weights, &random, err);
+    return status == GRAFT_OK ? adapter_prepare(in->adapter, in->dev, in->weights, err) : status;
 }
 
 /* ---- The output folder ---- */

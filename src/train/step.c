@@ -63,25 +63,30 @@ static graft_status rows_run(run *r, step_sums *sums, const uint64_t *rows, int6
 }
 
 /* Clips and updates, or leaves everything as it was when the gradient is not finite. */
-static void update(run *r, train_metrics *metrics, double factor) {
+static graft_status update(run *r, train_metrics *metrics, double factor, graft_error *err) {
     adapter *a = r->in->adapter;
     backend *dev = r->model.dev;
     metrics->grad_norm = (double)NAN;
     if (metrics->supervised_tokens == 0) /* nothing to learn: no momentum, no decay either */
-        return;
+        return GRAFT_OK;
+    if (isfinite(metrics->loss))
+        metrics->loss += adapter_chain(a, dev);
     metrics->grad_norm = isfinite(metrics->loss) ? optimizer_gradient_norm(a, dev) : (double)NAN;
     if (!isfinite(metrics->grad_norm)) {
         if (isfinite(metrics->loss))
             blame_gradients(&r->blame, a, dev);
         r->progress.skipped++;
         r->progress.skipped_in_a_row++;
-        return;
+        return GRAFT_OK;
     }
     r->progress.skipped_in_a_row = 0;
     r->progress.updates++;
     optimizer_update(a, dev, r->config, factor,
                      optimizer_clip_scale(metrics->grad_norm, r->config->max_grad_norm),
                      r->progress.updates);
+    graft_status status =
+        adapter_updated(a, dev, (adapter_progress){r->progress.step, r->count.total}, err);
+    return status == GRAFT_OK ? adapter_prepare(a, dev, r->in->weights, err) : status;
 }
 
 static void measure(run *r, train_metrics *metrics, double started_s) {
@@ -102,7 +107,7 @@ graft_status run_step(run *r, train_metrics *metrics, graft_error *err) {
     int64_t supervised = dataset_supervised(r->in->data, rows, n);
     double factor = schedule_factor(r->config->schedule, r->progress.step, r->warmup,
                                     r->count.total, r->config->learning_rate);
-    optimizer_zero_gradients(r->in->adapter, r->model.dev);
+    adapter_zero_gradients(r->in->adapter, r->model.dev);
     graft_status status = rows_run(r, &sums, rows, n, supervised, err);
     if (status != GRAFT_OK) {
         sampler_seek(r->order, before, NULL); /* the step did not happen */
@@ -114,7 +119,9 @@ graft_status run_step(run *r, train_metrics *metrics, graft_error *err) {
         .tokens = sums.tokens,
         .supervised_tokens = supervised,
     };
-    update(r, metrics, factor);
+    status = update(r, metrics, factor, err);
+    if (status != GRAFT_OK)
+        return status;
     r->progress.step++;
     r->progress.tokens += metrics->tokens;
     r->progress.supervised_tokens += supervised;

@@ -45,6 +45,12 @@ static const golden_case cases[] = {
      false},
     {"lora_weighted_lr", {"--loraplus-lr-ratio", "16", NULL}, 1, false},
     {"full", {"--method", "full", NULL}, 1, true},
+    {"ia3", {NULL}, 1, false},
+    {"ia3_explicit", {NULL}, 1, false},
+    {"loha", {NULL}, 1, false},
+    {"prompt_tuning", {NULL}, 1, false},
+    {"prefix_tuning", {NULL}, 1, false},
+    {"prefix_tuning_zero", {NULL}, 1, false},
 };
 
 enum { STEPS = 10, ROWS = 2, TOKENS = 48 };

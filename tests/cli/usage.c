@@ -33,7 +33,7 @@ static void values_out_of_their_kind(void **state) {
     (void)state;
     cli_refused("expected a whole number", ARGS("train", "--max-steps", "2.5"));
     cli_refused("expected a number", ARGS("train", "--learning-rate", "fast"));
-    cli_refused("expected one of", ARGS("train", "--bias", "some"));
+    cli_refused("expected one of", ARGS("train", "--lr-scheduler-type", "some"));
     cli_refused("expected a size", ARGS("train", "--memory-limit", "8X"));
     cli_refused("is outside", ARGS("train", "--lora-dropout", "1.5"));
     cli_refused("is outside", ARGS("train", "-r", "0"));

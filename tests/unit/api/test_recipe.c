@@ -147,7 +147,7 @@ static void values_in_many_spellings(void **state) {
         {"max_steps", "2.5"},     {"max_steps", ""},         {"max_steps", "1x"},
         {"memory_limit", "8X"},   {"memory_limit", "-1"},    {"packing", "maybe"},
         {"learning_rate", "inf"}, {"learning_rate", "nan"},  {"lora_dropout", "1"},
-        {"bias", "All"},          {"max_length", "1048577"}, {"gradient_checkpointing", "maybe"},
+        {"packing", "2"},         {"max_length", "1048577"}, {"gradient_checkpointing", "maybe"},
         {"lora_r", "0"},          {"threads", "-1"},         {"max_steps", "99999999999999999999"},
     };
     graft_recipe *recipe = create(GRAFT_VERB_TRAIN);

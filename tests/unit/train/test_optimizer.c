@@ -85,7 +85,7 @@ static void follow_torch(backend *dev) {
     bench_open(&b, dev);
     tensor_view norms = fixture_tensor(&b, "norms"), scales = fixture_tensor(&b, "scales");
     for (int step = 0; step < STEPS; step++) {
-        optimizer_zero_gradients(&b.adapter, dev);
+        adapter_zero_gradients(&b.adapter, dev);
         for (int i = 0; i < TENSORS; i++)
             upload(&b, b.tensors[i].gradient, "g", i, step);
         double norm = optimizer_gradient_norm(&b.adapter, dev);
