@@ -104,7 +104,8 @@ typedef enum graft_verb {
     GRAFT_VERB_DOCTOR = 1 << 7,
     GRAFT_VERB_TOKENIZE = 1 << 8,
     GRAFT_VERB_RENDER = 1 << 9,
-    GRAFT_VERB_METHODS = 1 << 10
+    GRAFT_VERB_METHODS = 1 << 10,
+    GRAFT_VERB_MERGE = 1 << 11
 } graft_verb;
 
 typedef enum graft_option_type {
@@ -231,6 +232,20 @@ GRAFT_API graft_status graft_eval(graft_eval_result *, const graft_recipe *, con
 GRAFT_API graft_status graft_eval_result_write(const graft_sink *, graft_format,
                                                const graft_eval_result *, graft_error *);
 
+typedef struct graft_merge_result {
+    int64_t tensors, changed; /* of the model; that the adapter changed */
+    bool unties;              /* the head got a weight of its own */
+    double seconds;
+    int64_t peak_memory_bytes;
+} graft_merge_result;
+
+/* Makes one model of a base and its adapter, in output_dir, which must not exist or be empty:
+ * nothing is there before all of it is. GRAFT_E_UNSUPPORTED where the method cannot be merged. */
+GRAFT_API graft_status graft_merge(graft_merge_result *, const graft_recipe *,
+                                   const graft_observer *, graft_error *);
+GRAFT_API graft_status graft_merge_result_write(const graft_sink *, graft_format,
+                                                const graft_merge_result *, graft_error *);
+
 /* What a fine-tune costs, and whether it fits: from config.json, the headers of the weight files
  * and the recipe. That it does not fit is an answer, and GRAFT_OK. */
 GRAFT_API graft_status graft_plan(const graft_sink *, graft_format, const graft_recipe *,
@@ -245,8 +260,10 @@ GRAFT_API graft_status graft_inspect(const graft_sink *, graft_format, const cha
  * reference. GRAFT_E_INTERNAL, after the report, when one disagrees. */
 GRAFT_API graft_status graft_doctor(const graft_sink *, graft_format, const graft_recipe *,
                                     graft_error *);
-/* The methods there are. */
-GRAFT_API graft_status graft_methods(const graft_sink *, graft_format, graft_error *);
+/* The methods there are; with a model in the recipe (which may be NULL), also what each trains of
+ * it with its default settings. */
+GRAFT_API graft_status graft_methods(const graft_sink *, graft_format, const graft_recipe *,
+                                     const graft_observer *, graft_error *);
 
 /* ---- 6. Sessions: a model in memory, generating ---------------------------------------------- */
 

@@ -20,7 +20,7 @@ typedef struct verb {
 } verb;
 
 extern const verb verb_train, verb_eval, verb_generate, verb_chat, verb_plan, verb_data,
-    verb_inspect, verb_tokenize, verb_render, verb_methods, verb_doctor;
+    verb_inspect, verb_tokenize, verb_render, verb_methods, verb_doctor, verb_merge;
 
 /* Fills the recipe from the arguments after the verb; prints what is wrong and returns its exit
  * status, else -1. */

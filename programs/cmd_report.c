@@ -36,7 +36,8 @@ static int run_doctor(const command_line *line) {
 static int run_methods(const command_line *line) {
     graft_error err = {0};
     graft_sink sink = stdout_sink();
-    return finish(graft_methods(&sink, stdout_format(line), &err), &err);
+    graft_observer observer = progress_observer(line);
+    return finish(graft_methods(&sink, stdout_format(line), line->recipe, &observer, &err), &err);
 }
 
 const verb verb_plan = {
@@ -84,7 +85,7 @@ const verb verb_methods = {
     .name = "methods",
     .id = GRAFT_VERB_METHODS,
     .summary = "the methods there are",
-    .usage = "graft methods [--json]",
-    .examples = "  graft methods\n",
+    .usage = "graft methods [--model DIR] [--json]",
+    .examples = "  graft methods\n  graft methods --model DIR    # parameters that each trains\n",
     .run = run_methods,
 };

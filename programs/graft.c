@@ -6,7 +6,7 @@
 
 static const verb *const verbs[] = {&verb_plan,     &verb_data,    &verb_train,   &verb_eval,
                                     &verb_generate, &verb_chat,    &verb_inspect, &verb_tokenize,
-                                    &verb_render,   &verb_methods, &verb_doctor};
+                                    &verb_render,   &verb_methods, &verb_doctor,  &verb_merge};
 
 static void print_overview(FILE *file) {
     fprintf(file,

@@ -158,6 +158,7 @@ typedef struct adapter_method {
     const char *summary;   /* one line for `graft methods` */
     const char *family;    /* "low rank", "scales", "virtual tokens", ... for the same list */
     const char *paper;     /* "Hu et al. 2021, arXiv:2106.09685" */
+    bool needs_plain_base; /* its base cannot be quantised: it trains the base's weights */
     unsigned target_kinds; /* what target_modules may name; 0: the method has no targets */
     const struct config_key *keys; /* of adapter_config.json, beside those of every method; ends
                                       with a key without a name. NULL: there is no such file */

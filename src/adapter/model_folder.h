@@ -2,10 +2,7 @@
 #ifndef GRAFT_ADAPTER_MODEL_FOLDER_H
 #define GRAFT_ADAPTER_MODEL_FOLDER_H
 
-#include "adapter/adapter.h"
-
-/* Above this, the weights are sharded (Transformers 5's max_shard_size). */
-#define MODEL_SHARD_BYTES_MAX ((size_t)50 * 1000 * 1000 * 1000)
+#include "adapter/model_writer.h"
 
 graft_status model_folder_load(adapter *, backend *, const char *folder, graft_error *);
 /* Weights in the base's types, tensor by tensor; config.json, generation_config.json, tokenizer

@@ -87,8 +87,13 @@ graft_status tensor_file_write(const char *path, backend *dev, named_tensor *ten
     for (size_t i = 0; i < n && status == GRAFT_OK; i++) {
         const tensor_view *view = &tensors[i].view;
         const tensor_source *source = view->data;
-        if (source->device)
-            status = write_device(writer, dev, view, source->device, err);
+        const device_array *made = source->device;
+        if (source->make)
+            status = source->make(source, dev, &made, err);
+        if (status != GRAFT_OK)
+            break;
+        if (made)
+            status = write_device(writer, dev, view, made, err);
         else if (source->integers)
             status = write_integers(writer, view, source->integers, err);
         else

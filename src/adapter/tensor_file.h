@@ -7,6 +7,11 @@
 
 /* Where the bytes of one tensor of a file come from. */
 typedef struct tensor_source {
+    /* Makes the elements when their turn comes, in memory that lasts until the next; NULL: */
+    graft_status (*make)(const struct tensor_source *, backend *, const device_array **out,
+                         graft_error *);
+    void *context;
+    size_t module;              /* for make */
     const device_array *device; /* elements, written in the file's type; NULL: */
     const int64_t *integers;    /* written in the file's type; NULL: */
     const void *stored;         /* bytes as they are written */

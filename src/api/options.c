@@ -9,9 +9,10 @@
 #define EVAL       GRAFT_VERB_EVAL
 #define GENERATE   (GRAFT_VERB_GENERATE | GRAFT_VERB_CHAT)
 #define PLAN       GRAFT_VERB_PLAN
+#define MERGE      GRAFT_VERB_MERGE
 #define DATA       GRAFT_VERB_DATA
 #define TEXT_TOOLS (GRAFT_VERB_TOKENIZE | GRAFT_VERB_RENDER)
-#define COMPUTING  (TRAIN | EVAL | GENERATE | GRAFT_VERB_DOCTOR)
+#define COMPUTING  (TRAIN | EVAL | GENERATE | MERGE | GRAFT_VERB_DOCTOR)
 #define SHAPED     (TRAIN | PLAN) /* what an adapter is */
 #define FED        (TRAIN | EVAL | DATA | PLAN)
 
@@ -26,9 +27,9 @@
 static const graft_option options[] = {
     /* model and adapter */
     {"model", NULL, TEXT, NULL, "DIR|org/name", 0, 0,
-     TRAIN | EVAL | GENERATE | PLAN | DATA | TEXT_TOOLS,
+     TRAIN | EVAL | GENERATE | PLAN | DATA | TEXT_TOOLS | MERGE | GRAFT_VERB_METHODS,
      "model directory, or a model in the hub's cache on disk"},
-    {"adapter", NULL, TEXT, NULL, "DIR", 0, 0, EVAL | GENERATE,
+    {"adapter", NULL, TEXT, NULL, "DIR", 0, 0, EVAL | GENERATE | MERGE,
      "PEFT adapter directory to put on the model"},
     {"method", NULL, TEXT, "lora", "NAME", 0, 0, SHAPED,
      "what trains: lora, ia3, ... (graft methods lists them), or full: every weight"},
@@ -86,7 +87,10 @@ static const graft_option options[] = {
      TRAIN | PLAN, "rows of one batch"},
     {"gradient_accumulation_steps", "grad_accumulation_steps", INTEGER, "1", "N", 1, 1e6,
      TRAIN | PLAN, "batches of one step"},
-    {"output_dir", "adapter_path", TEXT, NULL, "DIR", 0, 0, TRAIN, "where everything is written"},
+    {"output_dir", "adapter_path", TEXT, NULL, "DIR", 0, 0, TRAIN | MERGE,
+     "where everything is written"},
+    {"dtype", NULL, CHOICE, "auto", "auto|f32|bf16|f16", 0, 0, MERGE,
+     "type of the written weights (auto: the base's)"},
     {"resume", "resume_from_checkpoint", TEXT, NULL, "CHECKPOINT", 0, 0, TRAIN,
      "go on from the newest (or this) checkpoint of output_dir"},
 

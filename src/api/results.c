@@ -129,6 +129,28 @@ graft_status graft_eval_result_write(const graft_sink *sink, graft_format format
     return report_finish(sink, &text, err);
 }
 
+static json_t *merge_json(const graft_merge_result *r) {
+    json_t *object = json_object();
+    report_set(&object, "tensors", integer(r->tensors));
+    report_set(&object, "changed", integer(r->changed));
+    report_set(&object, "unties", json_boolean(r->unties));
+    report_set(&object, "seconds", report_number(r->seconds));
+    report_set(&object, "peak_memory_bytes", integer(r->peak_memory_bytes));
+    return object;
+}
+
+graft_status graft_merge_result_write(const graft_sink *sink, graft_format format,
+                                      const graft_merge_result *r, graft_error *err) {
+    if (format.json)
+        return report_finish_json(sink, merge_json(r), err);
+    strbuf text = {0};
+    report_line(&text, "tensors", "%s, of them changed %s", count_text(r->tensors),
+                count_text(r->changed));
+    report_line(&text, "time", "%.1f s", r->seconds);
+    report_line(&text, "memory", "%s at most", size_text((double)r->peak_memory_bytes));
+    return report_finish(sink, &text, err);
+}
+
 graft_status graft_generation_write_json(const graft_sink *sink, const graft_generation *g,
                                          graft_error *err) {
     json_t *object = json_object(), *ids = json_array();
