@@ -71,7 +71,7 @@ static void merge_that_cannot_be(void **state) {
     assert_false(path_exists(out));
     cli_refused("not an empty folder",
                 ARGS("merge", "--model", base, "--adapter", lora, "--output-dir", base));
-    cli_refused("--adapter is needed", ARGS("merge", "--model", base, "--output-dir", out));
+    cli_refused("--adapter DIR is needed", ARGS("merge", "--model", base, "--output-dir", out));
     free(base);
     free(prompt);
     free(lora);
