@@ -37,6 +37,7 @@ void adapter_destroy(adapter **a) {
     adapter_config_free(&(*a)->config);
     for (size_t i = 0; i < (*a)->n_tensors; i++)
         free((*a)->tensors[i].integers);
+    free((*a)->start_ids);
     free((*a)->targets);
     free((*a)->derived);
     free((*a)->modules);

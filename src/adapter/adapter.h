@@ -40,7 +40,8 @@ typedef struct adapter_tensor {
     int64_t count;
     size_t module;   /* index into adapter.modules; (size_t)MODULE_NONE: shared by several */
     bool is_fixed;   /* never trained: a projection or a position that belongs to the method */
-    bool is_unsaved; /* trained, and no tensor of the file: an encoder of virtual tokens */
+    bool is_unsaved; /* trained, and no tensor of PEFT's file: an encoder of virtual tokens, which
+                        is kept in a file of its own */
     dtype stored;    /* in the file: DTYPE_F32, or an integer type */
     int64_t
         *integers; /* of an integer tensor (which is fixed), on the host: [count]; no value then */
@@ -93,6 +94,9 @@ typedef struct adapter {
     int32_t job;
     saved_copy *copies; /* what the file holds beside the tensors */
     size_t n_copies;
+    int32_t *start_ids; /* [n_start_ids] of method->start_text, for init; owned */
+    size_t n_start_ids;
+    bool lacks_unsaved;   /* the file that was loaded had no values for unsaved tensors */
     size_t element_bytes; /* of what is laid out; 0 before */
     void *state;          /* the method's own, freed by its destroy */
 } adapter;
@@ -168,6 +172,9 @@ typedef struct adapter_method {
     graft_status (*shape)(adapter *, const message_sink *,
                           graft_error *); /* fills tensors and terms */
     void (*destroy)(adapter *);           /* frees state; may be NULL */
+    /* Text that the first values are made of (adapter.start_ids); returns NULL without. May be
+     * NULL. */
+    const char *(*start_text)(const adapter *);
     graft_status (*init)(adapter *, backend *, const weight_source *, rng *, graft_error *);
     void (*bind)(adapter *, model_hooks *);
     graft_status (*prepare)(adapter *, backend *, weight_source *, graft_error *); /* may be NULL */

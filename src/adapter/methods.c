@@ -5,12 +5,15 @@
 
 /* The methods there are: one line each. */
 static const adapter_method *const methods[] = {
-    &lora_method,          //
-    &full_method,          //
-    &ia3_method,           //
-    &loha_method,          //
-    &prefix_tuning_method, //
-    &prompt_tuning_method, //
+    &lora_method,                    //
+    &full_method,                    //
+    &ia3_method,                     //
+    &loha_method,                    //
+    &prefix_tuning_method,           //
+    &prompt_tuning_method,           //
+    &p_tuning_method,                //
+    &cartridge_method,               //
+    &multitask_prompt_tuning_method, //
 };
 
 enum { N_METHODS = sizeof methods / sizeof *methods };

@@ -14,6 +14,9 @@ extern const adapter_method ia3_method;
 extern const adapter_method loha_method;
 extern const adapter_method prompt_tuning_method;
 extern const adapter_method prefix_tuning_method;
+extern const adapter_method p_tuning_method;
+extern const adapter_method cartridge_method;
+extern const adapter_method multitask_prompt_tuning_method;
 
 /* adapter_model.safetensors and adapter_config.json, in and out. */
 graft_status peft_load(adapter *, backend *, const weight_source *, const char *folder,

@@ -9,6 +9,8 @@
 #include <string.h>
 
 static const char tensors_name[] = "adapter_model.safetensors";
+/* Trained tensors that PEFT does not save. */
+static const char unsaved_name[] = "prompt_encoder.safetensors";
 
 /* ---- Reading ---- */
 
@@ -38,7 +40,9 @@ static bool has_key(const adapter *a, const char *key) {
     for (size_t i = 0; i < a->n_copies; i++)
         if (!strcmp(a->copies[i].key, key))
             return true;
-    return bsearch(key, a->tensors, a->n_tensors, sizeof *a->tensors, compare_keys) != NULL;
+    const adapter_tensor *found =
+        bsearch(key, a->tensors, a->n_tensors, sizeof *a->tensors, compare_keys);
+    return found && !found->is_unsaved;
 }
 
 static graft_status check_tensors(const adapter *a, const safetensors *file, const char *path,
@@ -109,14 +113,60 @@ static graft_status check_copies(const adapter *a, const safetensors *file,
     return GRAFT_OK;
 }
 
-static void upload_tensors(const adapter *a, backend *dev, const safetensors *file) {
+static void upload_tensors(const adapter *a, backend *dev, const safetensors *file,
+                           bool is_unsaved) {
     for (size_t i = 0; i < a->n_tensors; i++) {
         tensor_view view;
-        if (a->tensors[i].integers || a->tensors[i].is_unsaved)
+        if (a->tensors[i].integers || a->tensors[i].is_unsaved != is_unsaved)
             continue;
         safetensors_find(&view, file, a->tensors[i].key);
         dev->ops->upload(dev, a->tensors[i].value, view.data, view.type, a->tensors[i].count);
     }
+}
+
+static bool has_unsaved(const adapter *a) {
+    for (size_t i = 0; i < a->n_tensors; i++)
+        if (a->tensors[i].is_unsaved)
+            return true;
+    return false;
+}
+
+static graft_status check_unsaved(const adapter *a, const safetensors *file, const char *path,
+                                  graft_error *err) {
+    for (size_t i = 0; i < a->n_tensors; i++) {
+        const adapter_tensor *t = &a->tensors[i];
+        tensor_view view;
+        if (!t->is_unsaved)
+            continue;
+        if (!safetensors_find(&view, file, t->key))
+            return peft_refuse_missing(t, file, path, err);
+        if (!tensor_has_shape(&view, t->rank, t->shape))
+            return peft_refuse_shape(a, t, &view, path, err);
+        graft_status status = tensor_check_values(&view, t->key, path, err);
+        if (status != GRAFT_OK)
+            return status;
+    }
+    return GRAFT_OK;
+}
+
+/* A folder that PEFT wrote has no such file. */
+static graft_status load_unsaved(adapter *a, backend *dev, const char *folder, graft_error *err) {
+    a->lacks_unsaved = false;
+    if (!has_unsaved(a))
+        return GRAFT_OK;
+    char *path = path_join(folder, unsaved_name);
+    safetensors *file = NULL;
+    graft_status status = path ? GRAFT_OK : error_memory(err, strlen(folder), "a path");
+    a->lacks_unsaved = path && !path_exists(path);
+    if (status == GRAFT_OK && !a->lacks_unsaved)
+        status = safetensors_open(&file, path, err);
+    if (status == GRAFT_OK && file)
+        status = check_unsaved(a, file, path, err);
+    if (status == GRAFT_OK && file)
+        upload_tensors(a, dev, file, true);
+    safetensors_close(&file);
+    free(path);
+    return status;
 }
 
 graft_status peft_load(adapter *a, backend *dev, const weight_source *weights, const char *folder,
@@ -131,10 +181,10 @@ graft_status peft_load(adapter *a, backend *dev, const weight_source *weights, c
     if (status == GRAFT_OK)
         status = check_copies(a, file, weights, path, err);
     if (status == GRAFT_OK)
-        upload_tensors(a, dev, file);
+        upload_tensors(a, dev, file, false);
     safetensors_close(&file);
     free(path);
-    return status;
+    return status == GRAFT_OK ? load_unsaved(a, dev, folder, err) : status;
 }
 
 /* ---- Writing ---- */
@@ -187,6 +237,32 @@ static graft_status write_tensors(const adapter *a, backend *dev, const weight_s
     return status;
 }
 
+static graft_status write_unsaved(const adapter *a, backend *dev, const char *folder,
+                                  graft_error *err) {
+    if (!has_unsaved(a) || a->lacks_unsaved)
+        return GRAFT_OK;
+    char *path = path_join(folder, unsaved_name);
+    named_tensor *named = mem_array(a->n_tensors, sizeof *named);
+    tensor_source *sources = mem_array(a->n_tensors, sizeof *sources);
+    graft_status status = path && named && sources
+                              ? GRAFT_OK
+                              : error_memory(err, a->n_tensors * sizeof *named, unsaved_name);
+    size_t used = 0;
+    for (size_t i = 0; i < a->n_tensors && status == GRAFT_OK; i++) {
+        if (!a->tensors[i].is_unsaved)
+            continue;
+        sources[used] = tensor_source_of(&a->tensors[i]);
+        tensor_named(&named[used], &a->tensors[i], DTYPE_F32, &sources[used]);
+        used++;
+    }
+    if (status == GRAFT_OK)
+        status = tensor_file_write(path, dev, named, used, err);
+    free(named);
+    free(sources);
+    free(path);
+    return status;
+}
+
 static graft_status write_config(const adapter *a, const char *path, const char *base_name,
                                  graft_error *err) {
     strbuf text = {0};
@@ -208,6 +284,8 @@ graft_status peft_save(const adapter *a, backend *dev, const weight_source *weig
         status = folder_create(folder, err);
     if (status == GRAFT_OK)
         status = write_tensors(a, dev, weights, tensors, err);
+    if (status == GRAFT_OK)
+        status = write_unsaved(a, dev, folder, err);
     if (status == GRAFT_OK)
         status = write_config(a, config, base_name, err);
     free(tensors);

@@ -27,27 +27,42 @@ static graft_status prompt_shape(adapter *a, const message_sink *sink, graft_err
     return status == GRAFT_OK ? shape_finish(a, sink, err) : status;
 }
 
-/* RANDOM: as nn.Embedding draws its rows. SAMPLE_VOCAB: rows of the model's own embedding. */
+static const char *start_text(const adapter *a) {
+    bool is_text = !strcmp(config_text(&a->config, "prompt_tuning_init"), "TEXT");
+    return is_text ? config_text(&a->config, "prompt_tuning_init_text") : NULL;
+}
+
+static graft_status check_start(const adapter *a, graft_error *err) {
+    if (!strcmp(config_text(&a->config, "prompt_tuning_init"), "TEXT") && !a->n_start_ids)
+        return error_set(err, GRAFT_E_INPUT,
+                         "prompt_tuning_init TEXT: prompt_tuning_init_text is missing or has no "
+                         "tokens; give the text to start from");
+    return GRAFT_OK;
+}
+
+/* A row of the model's own embedding. */
+static void copy_row(const adapter_tensor *t, int64_t to, backend *dev,
+                     const weight_source *weights, int64_t row) {
+    weight_ref table = weight_source_outer(weights)->embedding;
+    dev->ops->upload(dev, array_at(dev, t->value, to * t->shape[1]),
+                     (const char *)table.data +
+                         row * table.row_stride * (int64_t)dtype_bytes(table.type),
+                     table.type, t->shape[1]);
+}
+
+/* RANDOM: as nn.Embedding draws its rows. SAMPLE_VOCAB: rows of the model's own embedding. TEXT:
+ * those of the text's tokens, repeated or cut to the number of virtual ones. */
 static graft_status prompt_init(adapter *a, backend *dev, const weight_source *weights, rng *random,
                                 graft_error *err) {
     const adapter_tensor *t = adapter_tensor_at(a, (size_t)MODULE_NONE, key);
-    const int64_t hidden = a->spec->hidden;
-    const char *from = config_text(&a->config, "prompt_tuning_init");
-    if (!strcmp(from, "TEXT"))
-        return error_set(
-            err, GRAFT_E_UNSUPPORTED,
-            "prompt_tuning_init \"TEXT\" is not supported; use SAMPLE_VOCAB or RANDOM");
+    graft_status status = check_start(a, err);
     shape_fill(t, dev, DRAW_NORMAL, 1, random);
-    if (!strcmp(from, "RANDOM"))
-        return GRAFT_OK;
-    weight_ref table = weight_source_outer((weight_source *)weights)->embedding;
-    for (int64_t i = 0; i < t->shape[0]; i++) {
-        int64_t row = (int64_t)(rng_uniform(random) * (double)a->spec->vocab);
-        dev->ops->upload(dev, array_at(dev, t->value, i * hidden),
-                         (const char *)table.data +
-                             row * table.row_stride * (int64_t)dtype_bytes(table.type),
-                         table.type, hidden);
-    }
+    if (status != GRAFT_OK || !strcmp(config_text(&a->config, "prompt_tuning_init"), "RANDOM"))
+        return status;
+    for (int64_t i = 0; i < t->shape[0]; i++)
+        copy_row(t, i, dev, weights,
+                 a->n_start_ids ? a->start_ids[(size_t)i % a->n_start_ids]
+                                : (int64_t)(rng_uniform(random) * (double)a->spec->vocab));
     return GRAFT_OK;
 }
 
@@ -67,6 +82,7 @@ const adapter_method prompt_tuning_method = {
     .paper = "Lester et al. 2021, arXiv:2104.08691",
     .keys = prompt_tuning_keys,
     .shape = prompt_shape,
+    .start_text = start_text,
     .init = prompt_init,
     .bind = prompt_bind,
     .load = peft_load,

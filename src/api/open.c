@@ -153,6 +153,29 @@ graft_status open_new_adapter(opened *o, graft_error *err) {
     return status;
 }
 
+graft_status open_start_text(opened *o, graft_error *err) {
+    adapter *a = o->adapter;
+    const char *text = a->method->start_text ? a->method->start_text(a) : NULL;
+    encoding tokens = {0};
+    if (!text)
+        return GRAFT_OK;
+    graft_status status = tokenizer_encode(o->tokenizer, &tokens, text, strlen(text),
+                                           (encode_options){.add_special_tokens = true}, err);
+    if (status == GRAFT_OK && tokens.n &&
+        !(a->start_ids = mem_array(tokens.n, sizeof *a->start_ids)))
+        status = error_memory(err, tokens.n * sizeof *a->start_ids, "the adapter's start");
+    for (size_t i = 0; status == GRAFT_OK && i < tokens.n; i++) {
+        a->start_ids[i] = tokens.ids[i];
+        if (tokens.ids[i] >= o->spec.vocab)
+            status = error_set(err, GRAFT_E_INPUT,
+                               "the text \"%s\" has token %d, and the model's embedding %d rows",
+                               text, (int)tokens.ids[i], (int)o->spec.vocab);
+    }
+    a->n_start_ids = status == GRAFT_OK ? tokens.n : 0;
+    encoding_free(&tokens);
+    return status;
+}
+
 /* Shapes decide whether an adapter fits; a base of another name deserves a word. Compared by the
  * last part: the same model lies in other places on other machines. */
 static void compare_bases(const opened *o, const adapter_config *config, const char *folder) {

@@ -41,6 +41,8 @@ graft_status open_templates(opened *, graft_error *);
 graft_status special_tokens_json(json_t **, const tokenizer *, graft_error *);
 /* The adapter that a training recipe describes: created against the spec, not laid out. */
 graft_status open_new_adapter(opened *, graft_error *);
+/* Gives the new adapter the tokens of the text that it starts from, if it starts from one. */
+graft_status open_start_text(opened *, graft_error *);
 /* --adapter DIR, loaded with its values (and room for gradients when asked) and bound to the hooks;
  * without --adapter the hooks are empty. */
 graft_status open_trained_adapter(opened *, bool gradients, graft_error *);

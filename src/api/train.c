@@ -136,6 +136,8 @@ static graft_status open_inputs(train_inputs *in, opened *o, graft_error *err) {
     if (status == GRAFT_OK)
         status = open_text(o, err);
     if (status == GRAFT_OK)
+        status = open_start_text(o, err);
+    if (status == GRAFT_OK)
         status = open_data(&in->data, o, "data", false, err);
     if (status == GRAFT_OK && recipe_list_count(o->recipe, "eval_data"))
         status = open_data(&in->eval_data, o, "eval_data", true, err);

@@ -2,6 +2,7 @@
  * of the first step that PEFT computed (data/golden), on every backend; and full fine-tuning
  * against Transformers. */
 #include "tests/parity/model_case.h"
+#include "tests/support/golden.h"
 
 #include "adapter/adapter.h"
 #include "base/memory.h"
@@ -41,6 +42,12 @@ static const char *const cases[] = {
     "prompt_tuning",
     "prefix_tuning",
     "prefix_tuning_zero",
+    "prefix_tuning_projection",
+    "prompt_tuning_text",
+    "p_tuning",
+    "p_tuning_lstm",
+    "cartridge",
+    "multitask_prompt_tuning",
 };
 
 enum { ROWS = 2, SEQ = 48 };
@@ -102,11 +109,9 @@ static void lay_out_adapter(golden_case *g) {
 
 /* The adapter of the case; without one, every weight trains. */
 static void make_adapter(golden_case *g, const char *name) {
-    char folder[256];
     bool is_full = !strcmp(name, "full");
     adapter_config config;
-    snprintf(folder, sizeof folder, "golden/%s", name);
-    const char *path = test_data(folder);
+    const char *path = golden_adapter(name);
     if (is_full)
         assert_ok(adapter_config_default(&config, "full", &test_error));
     else
@@ -120,6 +125,11 @@ static void make_adapter(golden_case *g, const char *name) {
         assert_ok(adapter_load(g->adapter, g->model.dev, g->model.weights, path, &test_error));
     adapter_bind(g->adapter, &g->model.hooks);
     assert_ok(adapter_prepare(g->adapter, g->model.dev, g->model.weights, &test_error));
+}
+
+/* The goldens of methods with tasks have row 0 of task 0, row 1 of task 1. */
+static bool has_tasks(const char *name) {
+    return !strcmp(name, "multitask_prompt_tuning") || !strcmp(name, "poly");
 }
 
 static void open_case(golden_case *g, const char *name, int which) {
@@ -138,6 +148,7 @@ static void open_case(golden_case *g, const char *name, int which) {
                                                    .targets = g->targets[row],
                                                    .n = g->length[row],
                                                    .weight = 1.0f / (float)g->n_labelled,
+                                                   .task = has_tasks(name) ? row : 0,
                                                    .row_id = (uint64_t)row});
 }
 
@@ -199,7 +210,7 @@ static void check_step(golden_case *g, const char *name) {
         char key[256];
         if (t->is_fixed)
             continue;
-        snprintf(key, sizeof key, "grad.%s", t->key);
+        snprintf(key, sizeof key, "%s.%s", t->is_unsaved ? "grad_unsaved" : "grad", t->key);
         const float *expected = strcmp(name, "full") ? values_of(g->expect, key) : NULL;
         double apart = gradient_distance(g, t, expected, &squares);
         if (!(apart <= gradient_relative))
