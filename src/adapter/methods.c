@@ -13,6 +13,7 @@ static const adapter_method *const methods[] = {
     &prompt_tuning_method,           //
     &p_tuning_method,                //
     &cartridge_method,               //
+    &cpt_method,                     //
     &multitask_prompt_tuning_method, //
 };
 

@@ -16,6 +16,7 @@ extern const adapter_method prompt_tuning_method;
 extern const adapter_method prefix_tuning_method;
 extern const adapter_method p_tuning_method;
 extern const adapter_method cartridge_method;
+extern const adapter_method cpt_method;
 extern const adapter_method multitask_prompt_tuning_method;
 
 /* adapter_model.safetensors and adapter_config.json, in and out. */

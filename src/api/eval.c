@@ -112,7 +112,10 @@ static graft_status evaluate(loss_total *total, opened *o, const dataset *data, 
                                     counts.longest > PASS_TOKENS ? counts.longest : PASS_TOKENS,
                                 .max_rows = recipe_flag(o->recipe, "packing") ? PASS_ROWS : 1,
                                 .gradients = gradients_path != NULL};
-    data_rows rows = {.data = data, .weight = (float)(1.0 / (double)counts.supervised)};
+    /* Gradients are those of the loss that training has. */
+    int64_t labelled =
+        counts.supervised + (gradients_path ? counts.rows * o->hooks.sequence.n_labelled : 0);
+    data_rows rows = {.data = data, .weight = (float)(1.0 / (double)labelled)};
     logits_writer writer = {0};
     loss_observer observer = {.stop = o->observer ? o->observer->stop : NULL};
     loss_evaluator *evaluator = NULL;

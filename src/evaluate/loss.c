@@ -118,6 +118,7 @@ graft_status loss_evaluate(loss_total *total, loss_evaluator *e, row_source sour
         if (observer && observer->stop && *observer->stop)
             return error_set(err, GRAFT_E_INTERRUPTED, "stopped");
         batch_builder_begin(&e->builder, false, 0);
+        e->builder.labels_virtual = e->limits.gradients;
         bool added = false;
         while (has_row && batch_builder_add(&e->builder, &row)) {
             added = true;

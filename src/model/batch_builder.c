@@ -31,6 +31,7 @@ void batch_builder_begin(batch_builder *b, bool training, uint64_t dropout_key) 
                        .ids = b->ids,
                        .targets = b->targets,
                        .weights = b->weights};
+    b->labels_virtual = training;
     b->grid[0] = 0;
     memset(b->job_begin, 0, ((size_t)b->max_jobs + 1) * sizeof *b->job_begin);
 }
@@ -52,12 +53,19 @@ static segment begin_segment(const batch_builder *b, const batch_row *row) {
     return s;
 }
 
-static void add_token(batch_builder *b, int32_t token, int32_t id, int32_t target,
+static void add_token(batch_builder *b, int32_t token, int32_t id, int32_t target, float weight,
                       const batch_row *row, int32_t index) {
     b->ids[token] = id;
     b->targets[token] = target;
-    b->weights[token] = target < 0 ? 0.0f : row->weight;
+    b->weights[token] = target < 0 ? 0.0f : weight;
     b->dropout_counter[token] = row->row_id << 20 | (uint64_t)index;
+}
+
+static void add_virtual(batch_builder *b, int32_t token, const batch_row *row, int32_t index) {
+    const sequence_hook *sequence = b->sequence;
+    bool is_labelled = b->labels_virtual && sequence->virtual_targets;
+    add_token(b, token, 0, is_labelled ? sequence->virtual_targets[index] : -1,
+              is_labelled ? row->weight * sequence->virtual_weights[index] : 0, row, index);
 }
 
 bool batch_builder_add(batch_builder *b, const batch_row *row) {
@@ -70,10 +78,10 @@ bool batch_builder_add(batch_builder *b, const batch_row *row) {
         return false;
     b->segments[b->batch.n_segments++] = s;
     for (int32_t i = 0; i < s.n_virtual; i++)
-        add_token(b, begin + i, 0, -1, row, i);
+        add_virtual(b, begin + i, row, i);
     for (int32_t i = 0; i < row->n; i++)
-        add_token(b, begin + s.n_virtual + i, row->ids[i], row->targets ? row->targets[i] : -1, row,
-                  s.n_virtual + i);
+        add_token(b, begin + s.n_virtual + i, row->ids[i], row->targets ? row->targets[i] : -1,
+                  row->weight, row, s.n_virtual + i);
     for (int32_t done = 0; done < n; done += GRID_TOKENS) {
         int32_t left = n - done;
         b->grid[++tokens->n_grid] = begin + done + (left < GRID_TOKENS ? left : GRID_TOKENS);

@@ -21,6 +21,7 @@ typedef struct batch_builder {
     batch batch; /* complete after batch_builder_finish */
     int32_t max_tokens, max_segments, max_jobs;
     const sequence_hook *sequence; /* what stands before a row that begins; NULL: nothing */
+    bool labels_virtual;           /* virtual tokens have their labels: set by begin for training */
     segment *segments;
     int32_t *ids, *targets, *grid, *job_begin;
     float *weights;

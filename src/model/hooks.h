@@ -105,6 +105,11 @@ typedef struct sequence_hook {
     int32_t n_tasks;                  /* tables of virtual tokens: a row's task picks one */
     const device_array *virtual_rows; /* [n_tasks, n_virtual, hidden] */
     device_array *d_virtual_rows;     /* added to; NULL: frozen */
+    /* Labels of virtual tokens, in training: targets [n_virtual], shifted as a batch's are, and
+     * what their loss is weighted with; NULL: none has a label. */
+    const int32_t *virtual_targets;
+    const float *virtual_weights;
+    int32_t n_labelled;
     const kv_view *past; /* [n_layers] keys and values, which only attention sees; NULL: none */
     int32_t past_length;
 } sequence_hook;

@@ -104,7 +104,8 @@ graft_status run_step(run *r, train_metrics *metrics, graft_error *err) {
     const uint64_t *rows;
     data_cursor before = sampler_cursor(r->order);
     int64_t n = sampler_next(r->order, &rows, r->count.rows_per_step);
-    int64_t supervised = dataset_supervised(r->in->data, rows, n);
+    int64_t supervised =
+        dataset_supervised(r->in->data, rows, n) + n * r->hooks.sequence.n_labelled;
     double factor = schedule_factor(r->config->schedule, r->progress.step, r->warmup,
                                     r->count.total, r->config->learning_rate);
     adapter_zero_gradients(r->in->adapter, r->model.dev);

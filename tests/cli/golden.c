@@ -57,6 +57,7 @@ static const golden_case cases[] = {
     {"p_tuning", {NULL}, 1, false},
     {"p_tuning_lstm", {NULL}, 1, false},
     {"cartridge", {NULL}, 1, false},
+    {"cpt", {NULL}, 1, false},
 };
 
 enum { STEPS = 10, ROWS = 2, TOKENS = 48 };

@@ -47,6 +47,7 @@ static const char *const cases[] = {
     "p_tuning",
     "p_tuning_lstm",
     "cartridge",
+    "cpt",
     "multitask_prompt_tuning",
 };
 
@@ -143,11 +144,12 @@ static void open_case(golden_case *g, const char *name, int which) {
     limits.max_tokens = ROWS * (SEQ + g->model.hooks.sequence.n_virtual);
     model_case_layout(&g->model, &limits);
     model_case_batch_begin(&g->model, true, 1);
+    int32_t labelled = g->n_labelled + ROWS * g->model.hooks.sequence.n_labelled;
     for (int row = 0; row < ROWS; row++)
         model_case_add_row(&g->model, &(batch_row){.ids = g->ids[row],
                                                    .targets = g->targets[row],
                                                    .n = g->length[row],
-                                                   .weight = 1.0f / (float)g->n_labelled,
+                                                   .weight = 1.0f / (float)labelled,
                                                    .task = has_tasks(name) ? row : 0,
                                                    .row_id = (uint64_t)row});
 }
