@@ -63,8 +63,11 @@ static form_pass branch_pass(const block_pass *p, branch_slot slot) {
                        .scratch = p->scratch->form};
 }
 
-static const device_array *norm_weight(const block_pass *p, norm_slot slot) {
-    return norm_hooked(p->weights->norm[slot], &p->hooks->norm[slot]);
+static norm_call norm_of(const block_pass *p, norm_slot slot) {
+    const freed_parameter *freed = &p->hooks->norm[slot];
+    return (norm_call){.weight = norm_hooked(p->weights->norm[slot], freed),
+                       .d_weight = freed->gradient,
+                       .eps = p->spec->norm_eps};
 }
 
 static attention_call attention_of(const block_pass *p) {
@@ -74,6 +77,8 @@ static attention_call attention_of(const block_pass *p) {
                             .scale = (float)(1 / sqrt((double)p->spec->head_dim)),
                             .window = p->spec->layer_slides[p->layer] ? p->spec->window : 0};
 }
+
+static const gate_call silu = {.kind = ACTIVATION_SILU};
 
 /* ---- Forward ---- */
 
@@ -98,20 +103,22 @@ static void branch_forward(const block_pass *p, branch_slot slot, linear_slot la
 
 /* x [n, hidden] -> scratch normed [n, hidden] */
 static void norm_hidden(const block_pass *p, norm_slot slot, const device_array *x) {
-    p->ops->rmsnorm_fwd(p->dev, p->scratch->normed, p->saved->rstd[slot], x, norm_weight(p, slot),
-                        p->spec->norm_eps, p->n, p->spec->hidden);
+    norm_call call = norm_of(p, slot);
+    p->ops->norm_fwd(p->dev, p->scratch->normed, p->saved->rstd[slot], x, &call, p->n,
+                     p->spec->hidden);
 }
 
 /* Without q_raw and k_raw the norms work in place. */
 static void norm_heads(const block_pass *p, norm_slot slot, device_array *y,
                        const device_array *raw, int32_t heads) {
-    p->ops->rmsnorm_fwd(p->dev, y, p->saved->rstd[slot], raw ? raw : y, norm_weight(p, slot),
-                        p->spec->norm_eps, p->n * heads, p->spec->head_dim);
+    norm_call call = norm_of(p, slot);
+    p->ops->norm_fwd(p->dev, y, p->saved->rstd[slot], raw ? raw : y, &call, p->n * heads,
+                     p->spec->head_dim);
 }
 
 static void rotate(const block_pass *p, device_array *x, int32_t heads, bool inverse) {
-    p->ops->rope(p->dev, x, p->buffers->rope_cos, p->buffers->rope_sin, p->n, heads,
-                 p->spec->head_dim, inverse);
+    rope_call call = {.heads = heads, .head_dim = p->spec->head_dim, .n = p->spec->head_dim};
+    p->ops->rope(p->dev, x, p->buffers->rope_cos, p->buffers->rope_sin, &call, p->n, inverse);
 }
 
 static void attention_forward(const block_pass *p) {
@@ -145,7 +152,7 @@ static void gate_up_forward(const block_pass *p) {
 static void down_forward(const block_pass *p) {
     /* Where no backward follows the gate may be overwritten. */
     device_array *h = p->scratch->h ? p->scratch->h : p->saved->gate;
-    p->ops->swiglu_fwd(p->dev, h, p->saved->gate, p->saved->up, p->n * p->spec->intermediate);
+    p->ops->gated_fwd(p->dev, h, p->saved->gate, p->saved->up, &silu, p->n * p->spec->intermediate);
     branch_forward(p, BRANCH_MLP, LINEAR_DOWN, h);
 }
 
@@ -227,15 +234,16 @@ static const device_array *branch_backward(const block_pass *p, branch_slot slot
 
 /* The norm's input is the residual stream: its gradient is added to what dx holds already. */
 static void norm_hidden_backward(const block_pass *p, norm_slot slot, const device_array *x) {
-    p->ops->rmsnorm_bwd(p->dev, p->buffers->dx, p->hooks->norm[slot].gradient, p->scratch->d_normed,
-                        x, p->saved->rstd[slot], norm_weight(p, slot), 1, p->spec->hidden, true,
-                        p->tokens);
+    norm_call call = norm_of(p, slot);
+    p->ops->norm_bwd(p->dev, p->buffers->dx, p->scratch->d_normed, x, p->saved->rstd[slot], &call,
+                     1, p->spec->hidden, true, p->tokens);
 }
 
 static void norm_heads_backward(const block_pass *p, norm_slot slot, device_array *dy,
                                 const device_array *raw, int32_t heads) {
-    p->ops->rmsnorm_bwd(p->dev, dy, p->hooks->norm[slot].gradient, dy, raw, p->saved->rstd[slot],
-                        norm_weight(p, slot), heads, p->spec->head_dim, false, p->tokens);
+    norm_call call = norm_of(p, slot);
+    p->ops->norm_bwd(p->dev, dy, dy, raw, p->saved->rstd[slot], &call, heads, p->spec->head_dim,
+                     false, p->tokens);
 }
 
 static void mlp_backward(const block_pass *p, const needs *need) {
@@ -245,11 +253,11 @@ static void mlp_backward(const block_pass *p, const needs *need) {
     device_array *dh = need->d_gate_up ? scratch->dh : NULL, *d_gate = scratch->h, *d_up = dh;
     const device_array *dy = branch_backward(p, BRANCH_MLP, s->x_mid);
     if (needs_input(p, LINEAR_DOWN))
-        p->ops->swiglu_fwd(p->dev, scratch->h, s->gate, s->up, n);
+        p->ops->gated_fwd(p->dev, scratch->h, s->gate, s->up, &silu, n);
     linear_backward(p, LINEAR_DOWN, dh, dy, scratch->h, false);
     if (!need->d_gate_up)
         return;
-    p->ops->swiglu_bwd(p->dev, d_gate, d_up, dh, s->gate, s->up, n);
+    p->ops->gated_bwd(p->dev, d_gate, d_up, dh, s->gate, s->up, &silu, n);
     if (needs_input(p, LINEAR_GATE) || needs_input(p, LINEAR_UP))
         norm_hidden(p, NORM_MLP, s->x_mid);
     device_array *d_normed = need->d_mlp_normed ? scratch->d_normed : NULL;

@@ -89,9 +89,12 @@ static hooked_linear head_linear(const head_pass *p) {
     };
 }
 
-static const device_array *final_norm_weight(const head_pass *p) {
-    return norm_hooked(weight_source_outer(p->run->weights)->final_norm,
-                       &p->run->hooks->final_norm);
+static norm_call final_norm(const head_pass *p) {
+    const freed_parameter *freed = &p->run->hooks->final_norm;
+    return (norm_call){.weight =
+                           norm_hooked(weight_source_outer(p->run->weights)->final_norm, freed),
+                       .d_weight = freed->gradient,
+                       .eps = p->run->spec->norm_eps};
 }
 
 /* Logits of a chunk, into head.logits. */
@@ -100,10 +103,11 @@ static void chunk_forward(const head_pass *p, const head_chunk *chunk) {
     const model_spec *spec = p->run->spec;
     backend *dev = p->run->dev;
     hooked_linear linear = head_linear(p);
+    norm_call norm = final_norm(p);
     dev->ops->gather_rows(dev, head->x, p->buffers->x, p->rows + chunk->begin, chunk->tokens.n,
                           spec->hidden);
-    dev->ops->rmsnorm_fwd(dev, head->normed, head->rstd, head->x, final_norm_weight(p),
-                          spec->norm_eps, chunk->tokens.n, spec->hidden);
+    dev->ops->norm_fwd(dev, head->normed, head->rstd, head->x, &norm, chunk->tokens.n,
+                       spec->hidden);
     hooked_linear_fwd(&linear, head->logits, head->normed, false, &chunk->tokens, p->batch);
 }
 
@@ -113,12 +117,12 @@ static void chunk_backward(const head_pass *p, const head_chunk *chunk) {
     const model_spec *spec = p->run->spec;
     backend *dev = p->run->dev;
     hooked_linear linear = head_linear(p);
-    device_array *d_norm = p->run->hooks->final_norm.gradient;
-    device_array *dx = p->buffers->dx || d_norm ? head->dx : NULL;
+    norm_call norm = final_norm(p);
+    device_array *dx = p->buffers->dx || norm.d_weight ? head->dx : NULL;
     hooked_linear_bwd(&linear, dx, head->logits, head->normed, false, &chunk->tokens, p->batch);
     if (dx)
-        dev->ops->rmsnorm_bwd(dev, dx, d_norm, dx, head->x, head->rstd, final_norm_weight(p), 1,
-                              spec->hidden, false, &chunk->tokens);
+        dev->ops->norm_bwd(dev, dx, dx, head->x, head->rstd, &norm, 1, spec->hidden, false,
+                           &chunk->tokens);
     if (p->buffers->dx)
         dev->ops->scatter_rows(dev, p->buffers->dx, dx, p->rows + chunk->begin, chunk->tokens.n,
                                spec->hidden);
@@ -148,7 +152,7 @@ graft_status step_loss(int32_t *n_labelled, const model_run *run, step_buffers *
     while (next_chunk(&chunk, &pass)) {
         chunk_forward(&pass, &chunk);
         dev->ops->cross_entropy(dev, array_at(dev, buffers->loss, chunk.begin), head->logits,
-                                head->targets, head->weights, chunk.tokens.n, run->spec->vocab,
+                                head->targets, head->weights, chunk.tokens.n, run->spec->vocab, 0,
                                 buffers->limits.training);
         if (buffers->limits.training)
             chunk_backward(&pass, &chunk);

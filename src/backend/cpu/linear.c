@@ -52,9 +52,12 @@ static gemm_operand k_major_operand(const float *x, int64_t stride) {
     return (gemm_operand){.data = x, .type = DTYPE_F32, .stride = stride, .is_k_major = true};
 }
 
-static gemm_operand weight_operand(const weight_ref *w, bool is_k_major) {
-    return (gemm_operand){
-        .data = w->data, .type = w->type, .stride = w->row_stride, .is_k_major = is_k_major};
+/* The weight as the B operand of a product over its columns, or over its rows. */
+static gemm_operand weight_operand(const weight_ref *w, bool is_over_rows) {
+    return (gemm_operand){.data = w->data,
+                          .type = w->type,
+                          .stride = w->row_stride,
+                          .is_k_major = is_over_rows != w->is_transposed};
 }
 
 /* ---- bias ---- */
@@ -340,7 +343,10 @@ void cpu_linear_bwd(backend *dev, device_array *dx_, const device_array *dy_,
             add_dropped_dx(&run, dx, dropped, term, d_xa + before);
         before += term->rank;
     }
-    if (call->d_weight)
+    if (call->d_weight && call->weight.is_transposed)
+        run_gradient(&run, cpu_array(call->d_weight), run.in, run.out, x, run.in, dy, run.out, 0,
+                     tokens->n, 1);
+    else if (call->d_weight)
         run_gradient(&run, cpu_array(call->d_weight), run.out, run.in, dy, run.out, x, run.in, 0,
                      tokens->n, 1);
     if (call->d_bias)
