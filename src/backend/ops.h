@@ -67,7 +67,9 @@ typedef struct attention_call {
     float scale;                           /* of the scores, before softmax; > 0 */
     int32_t window;                        /* position i sees j with i - j < window; 0: no window */
     float soft_cap;      /* scaled scores become soft_cap tanh(score / soft_cap); 0: they stay */
-    const float *slopes; /* host, [n_heads] ALiBi: score += slope (j - i); NULL: none */
+    const float *slopes; /* host, [n_heads] ALiBi: score += slope_scale slope (j - i); NULL: none */
+    float slope_scale;
+    bool rounds_slopes;        /* score += slope_scale bf16(slope j) instead, as Falcon has it */
     const device_array *sinks; /* [n_heads] one more score a head, without a value; NULL: none */
     device_array *d_sinks;     /* added to; NULL: frozen */
 } attention_call;

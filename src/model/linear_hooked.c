@@ -7,7 +7,7 @@ linear_call linear_hooked(const backend *dev, const weight_ref *weight, const de
     if (hook->weight.is_freed) {
         call.weight.data = hook->weight.value;
         call.weight.type = dev->element;
-        call.weight.row_stride = weight->cols;
+        call.weight.row_stride = weight->is_transposed ? weight->rows : weight->cols;
         call.d_weight = hook->weight.gradient;
     }
     if (hook->bias.is_freed) {
@@ -70,4 +70,16 @@ int64_t form_kept_elements(const form_memory *memory, const void *self, int64_t 
 
 int64_t form_scratch_elements(const form_memory *memory, const void *self, int64_t n) {
     return memory && memory->scratch_elements ? memory->scratch_elements(self, n) : 0;
+}
+
+norm_call norm_hooked(const model_spec *spec, const device_array *weight,
+                      const freed_parameter *weight_freed, const device_array *bias,
+                      const freed_parameter *bias_freed) {
+    return (norm_call){.weight = weight_freed->is_freed ? weight_freed->value : weight,
+                       .bias = bias_freed->is_freed ? bias_freed->value : bias,
+                       .d_weight = weight_freed->gradient,
+                       .d_bias = bias_freed->gradient,
+                       .eps = spec->norm_eps,
+                       .is_centred = spec->norms_are_centred,
+                       .adds_one = spec->norms_add_one};
 }

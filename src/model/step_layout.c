@@ -10,7 +10,8 @@ enum { LOGITS_ELEMENTS = 1 << 24, HEAD_CHUNK_MIN = 64, HEAD_CHUNK_MAX = 256 };
 typedef struct sizes {
     const model_spec *spec;
     const model_hooks *hooks;
-    size_t n, hidden, intermediate, q, kv, heads, kv_heads; /* n: tokens */
+    size_t n, hidden, intermediate, q, kv, heads; /* n: tokens */
+    size_t q_rows, k_rows;                        /* of q's and k's norms */
     size_t element_bytes;
 } sizes;
 
@@ -59,17 +60,45 @@ static size_t most_branch_kept(const sizes *s, int slot, int32_t begin, int32_t 
 
 /* What checkpointing keeps beside x_in: recomputing stops before the down projection. */
 static void down_layout(block_saved *saved, layout *l, component what, const sizes *s,
-                        int32_t begin, int32_t end) {
+                        bool backward, int32_t begin, int32_t end) {
+    const bool *has_norm = s->spec->has_norm;
+    saved->mlp_out = take(l, what, s, backward && has_norm[NORM_MLP_OUT] ? s->n : 0, s->hidden);
+    saved->x_out = take(l, what, s, backward && has_norm[NORM_MLP_SUM] ? s->n : 0, s->hidden);
+    saved->rstd[NORM_MLP_OUT] = take(l, what, s, has_norm[NORM_MLP_OUT] ? s->n : 0, 1);
+    saved->rstd[NORM_MLP_SUM] = take(l, what, s, has_norm[NORM_MLP_SUM] ? s->n : 0, 1);
     saved->xa[LINEAR_DOWN] = take(l, what, s, s->n, most_ranks(s, LINEAR_DOWN, begin, end));
     saved->kept[LINEAR_DOWN] = take(l, what, s, most_kept(s, LINEAR_DOWN, begin, end), 1);
     saved->branch[BRANCH_MLP] = take(l, what, s, most_branch_kept(s, BRANCH_MLP, begin, end), 1);
 }
 
+static bool has_branch_form(const sizes *s, int32_t begin, int32_t end) {
+    for (int32_t layer = begin; layer < end; layer++)
+        if (s->hooks->layers[layer].branch[BRANCH_MLP].form)
+            return true;
+    return false;
+}
+
+/* The stream between the branches, and what stands around them. */
+static void stream_layout(block_saved *saved, layout *l, component what, const sizes *s,
+                          bool backward, int32_t begin, int32_t end) {
+    const model_spec *spec = s->spec;
+    bool keeps_mid = backward && (!spec->is_parallel || has_branch_form(s, begin, end));
+    bool keeps_out = backward && spec->has_norm[NORM_ATTENTION_OUT];
+    saved->x_mid = take(l, what, s, keeps_mid ? s->n : 0, s->hidden);
+    saved->attention_out = take(l, what, s, keeps_out ? s->n : 0, s->hidden);
+    for (int slot = NORM_ATTENTION; slot <= NORM_ATTENTION_SUM; slot++) {
+        size_t rows = slot == NORM_Q ? s->q_rows : slot == NORM_K ? s->k_rows : s->n;
+        if (slot != NORM_MLP_OUT)
+            saved->rstd[slot] = take(l, what, s, spec->has_norm[slot] ? rows : 0, 1);
+    }
+}
+
 /* Everything a block hands on but its inputs; what hooks keep for the blocks [begin, end). */
 static void saved_layout(block_saved *saved, layout *l, component what, const sizes *s,
                          bool backward, int32_t begin, int32_t end) {
-    bool keeps_raw = backward && s->spec->has_qk_norm;
-    saved->x_mid = take(l, what, s, backward ? s->n : 0, s->hidden);
+    bool keeps_raw = backward && (s->spec->has_norm[NORM_Q] || s->spec->qkv_clip > 0);
+    bool has_gate = s->spec->has_linear[LINEAR_GATE] || s->spec->has_linear[LINEAR_GATE_UP];
+    stream_layout(saved, l, what, s, backward, begin, end);
     saved->q_raw = take(l, what, s, keeps_raw ? s->n : 0, s->q);
     saved->k_raw = take(l, what, s, keeps_raw ? s->n : 0, s->kv);
     saved->q = take(l, what, s, s->n, s->q);
@@ -77,41 +106,49 @@ static void saved_layout(block_saved *saved, layout *l, component what, const si
     saved->v = take(l, what, s, s->n, s->kv);
     saved->o = take(l, what, s, s->n, s->q);
     saved->lse = take(l, what, s, s->n, s->heads);
-    saved->gate = take(l, what, s, s->n, s->intermediate);
+    saved->gate = take(l, what, s, has_gate ? s->n : 0, s->intermediate);
     saved->up = take(l, what, s, s->n, s->intermediate);
-    saved->rstd[NORM_ATTENTION] = take(l, what, s, s->n, 1);
-    saved->rstd[NORM_MLP] = take(l, what, s, s->n, 1);
-    if (s->spec->has_qk_norm) {
-        saved->rstd[NORM_Q] = take(l, what, s, s->n, s->heads);
-        saved->rstd[NORM_K] = take(l, what, s, s->n, s->kv_heads);
-    }
-    for (int slot = 0; slot < LINEAR_DOWN; slot++) {
+    for (int slot = 0; slot < N_LINEAR_SLOTS; slot++) {
+        if (slot == LINEAR_DOWN)
+            continue;
         saved->xa[slot] = take(l, what, s, s->n, most_ranks(s, slot, begin, end));
         saved->kept[slot] = take(l, what, s, most_kept(s, slot, begin, end), 1);
     }
     saved->branch[BRANCH_ATTENTION] =
         take(l, what, s, most_branch_kept(s, BRANCH_ATTENTION, begin, end), 1);
-    down_layout(saved, l, what, s, begin, end);
+    down_layout(saved, l, what, s, backward, begin, end);
+}
+
+static int64_t hook_scratch(const sizes *s, const linear_hook *hook, int64_t rows, int64_t cols) {
+    linear_call call = {
+        .weight = {.rows = rows, .cols = cols}, .terms = hook->terms, .n_terms = hook->n_terms};
+    return linear_scratch_elements(&call, (int64_t)s->n);
 }
 
 static size_t linear_scratch(const sizes *s) {
     int64_t most = 0;
     for (int32_t layer = 0; layer < s->spec->n_layers; layer++)
         for (int slot = 0; slot < N_LINEAR_SLOTS; slot++) {
-            const linear_hook *hook = &s->hooks->layers[layer].linear[slot];
-            linear_call call = {.terms = hook->terms, .n_terms = hook->n_terms};
-            model_linear_shape(&call.weight.rows, &call.weight.cols, s->spec, (linear_slot)slot);
-            int64_t elements = linear_scratch_elements(&call, (int64_t)s->n);
+            int64_t rows, cols;
+            model_linear_shape(&rows, &cols, s->spec, (linear_slot)slot);
+            int64_t elements = hook_scratch(s, &s->hooks->layers[layer].linear[slot], rows, cols);
             most = elements > most ? elements : most;
         }
-    return (size_t)most;
+    int64_t outer = hook_scratch(s, &s->hooks->outer_linear[OUTER_PROJECT_IN], s->spec->hidden,
+                                 s->spec->embedding_dim);
+    return (size_t)(outer > most ? outer : most);
 }
 
 static size_t form_scratch(const sizes *s) {
     int64_t most = 0, n = (int64_t)s->n;
     const embedding_hook *rows = &s->hooks->embedding_rows;
+    const linear_hook *in = &s->hooks->outer_linear[OUTER_PROJECT_IN];
     if (rows->form && rows->form->scratch_elements)
         most = rows->form->scratch_elements(rows->self, n);
+    if (in->form) {
+        int64_t elements = form_scratch_elements(&in->form->memory, in->form_self, n);
+        most = elements > most ? elements : most;
+    }
     for (int32_t layer = 0; layer < s->spec->n_layers; layer++) {
         const layer_hooks *hooks = &s->hooks->layers[layer];
         for (int slot = 0; slot < N_LINEAR_SLOTS + N_BRANCH_SLOTS; slot++) {
@@ -128,11 +165,30 @@ static size_t form_scratch(const sizes *s) {
     return (size_t)most;
 }
 
+/* Of the widest fused linear; 0: none is. */
+static size_t fused_width(const sizes *s) {
+    const linear_slot slots[] = {LINEAR_QKV, LINEAR_GATE_UP};
+    int64_t most = 0;
+    for (size_t i = 0; i < sizeof slots / sizeof slots[0]; i++) {
+        int64_t rows, cols;
+        model_linear_shape(&rows, &cols, s->spec, slots[i]);
+        if (s->spec->has_linear[slots[i]] && rows > most)
+            most = rows;
+    }
+    return (size_t)most;
+}
+
 static void scratch_layout(block_scratch *scratch, layout *l, const sizes *s, bool training) {
     const component what = COMPONENT_WORKSPACE;
     size_t n_backward = training ? s->n : 0;
     scratch->normed = take(l, what, s, s->n, s->hidden);
     scratch->d_normed = take(l, what, s, n_backward, s->hidden);
+    scratch->d_mlp_normed = take(l, what, s, s->spec->is_parallel ? n_backward : 0, s->hidden);
+    scratch->fused = take(l, what, s, s->n, fused_width(s));
+    if (s->spec->has_norm[NORM_Q] && s->spec->qk_norm == QK_NORM_SPLIT) {
+        scratch->split_norm = take(l, what, s, 1, s->q);
+        scratch->d_split_norm = take(l, what, s, training ? 1 : 0, s->q);
+    }
     scratch->linear = take(l, what, s, linear_scratch(s), 1);
     scratch->form = take(l, what, s, form_scratch(s), 1);
     /* The MLP's gradients are done with when the attention's begin. */
@@ -157,27 +213,48 @@ static int32_t head_chunk_rows(const model_spec *spec, const step_limits *limits
     return rows;
 }
 
+static size_t form_elements(const linear_hook *hook, size_t rows, bool is_kept) {
+    const form_memory *memory = hook->form ? &hook->form->memory : NULL;
+    return (size_t)(is_kept ? form_kept_elements(memory, hook->form_self, (int64_t)rows)
+                            : form_scratch_elements(memory, hook->form_self, (int64_t)rows));
+}
+
+static size_t larger(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
 static void head_layout(head_buffers *head, layout *l, const sizes *s, const step_limits *limits) {
     const component what = COMPONENT_WORKSPACE;
     const linear_hook *hook = &s->hooks->head;
-    linear_call call = {.weight = {.rows = s->spec->vocab, .cols = s->spec->hidden},
-                        .terms = hook->terms,
-                        .n_terms = hook->n_terms};
+    const linear_hook *out = &s->hooks->outer_linear[OUTER_PROJECT_OUT];
+    size_t width = (size_t)s->spec->embedding_dim;
     size_t rows = (size_t)(head->chunk < limits->max_labelled ? head->chunk : limits->max_labelled);
     rows = rows > 0 ? rows : 1;
     head->rows = (int32_t)rows;
     head->x = take(l, what, s, rows, s->hidden);
-    head->normed = take(l, what, s, rows, s->hidden);
+    head->normed = take(l, what, s, s->spec->has_final_norm ? rows : 0, s->hidden);
     head->dx = take(l, what, s, limits->training ? rows : 0, s->hidden);
     head->rstd = take(l, what, s, rows, 1);
+    if (width != s->hidden) {
+        head->projected = take(l, what, s, rows, width);
+        head->d_projected = take(l, what, s, limits->training ? rows : 0, width);
+        head->projected_xa = take(l, what, s, rows, (size_t)linear_hook_ranks(out));
+        head->projected_kept = take(l, what, s, form_elements(out, rows, true), 1);
+    }
     head->logits = take(l, what, s, rows, (size_t)s->spec->vocab);
     head->xa = take(l, what, s, rows, (size_t)linear_hook_ranks(hook));
-    head->linear = take(l, what, s, (size_t)linear_scratch_elements(&call, (int64_t)rows), 1);
-    const form_memory *memory = hook->form ? &hook->form->memory : NULL;
-    head->kept =
-        take(l, what, s, (size_t)form_kept_elements(memory, hook->form_self, (int64_t)rows), 1);
-    head->form =
-        take(l, what, s, (size_t)form_scratch_elements(memory, hook->form_self, (int64_t)rows), 1);
+    linear_call call = {.weight = {.rows = s->spec->vocab, .cols = s->spec->embedding_dim},
+                        .terms = hook->terms,
+                        .n_terms = hook->n_terms};
+    linear_call out_call = {.weight = {.rows = s->spec->embedding_dim, .cols = s->spec->hidden},
+                            .terms = out->terms,
+                            .n_terms = out->n_terms};
+    size_t scratch = (size_t)linear_scratch_elements(&call, (int64_t)rows);
+    size_t out_scratch = (size_t)linear_scratch_elements(&out_call, (int64_t)rows);
+    head->linear = take(l, what, s, larger(scratch, out_scratch), 1);
+    head->kept = take(l, what, s, form_elements(hook, rows, true), 1);
+    head->form = take(l, what, s,
+                      larger(form_elements(hook, rows, false), form_elements(out, rows, false)), 1);
 }
 
 static void host_layout(step_buffers *b, layout *host, const sizes *s) {
@@ -185,7 +262,10 @@ static void host_layout(step_buffers *b, layout *host, const sizes *s) {
     head_buffers *head = &b->head;
     size_t labelled = (size_t)b->limits.max_labelled, rows = (size_t)head->rows;
     size_t jobs = (size_t)(b->limits.max_jobs > 0 ? b->limits.max_jobs : 1);
-    b->rope_host = layout_take(host, what, s->n * (size_t)s->spec->head_dim, sizeof(float));
+    int32_t dim = s->spec->rope.dim > s->spec->rope_sliding.dim ? s->spec->rope.dim
+                                                                : s->spec->rope_sliding.dim;
+    if (dim)
+        b->rope_host = layout_take(host, what, s->n * (size_t)dim, sizeof(float));
     b->loss_host = layout_take(host, what, labelled, sizeof(float));
     b->labelled = layout_take(host, what, labelled, sizeof(int32_t));
     head->targets = layout_take(host, what, rows, sizeof(int32_t));
@@ -233,28 +313,54 @@ static void layers_layout(step_buffers *b, layout *device, const sizes *s,
         *saved = *shared;
         if (!b->limits.training || layer < first) {
             saved->x_mid = saved->q_raw = saved->k_raw = NULL;
+            saved->attention_out = saved->mlp_out = saved->x_out = NULL;
             continue;
         }
         if (b->limits.checkpointing)
-            down_layout(saved, device, what, s, layer, layer + 1);
+            down_layout(saved, device, what, s, true, layer, layer + 1);
         else
             saved_layout(saved, device, what, s, true, layer, layer + 1);
         saved->x_in = take(device, what, s, s->n, s->hidden);
     }
 }
 
+static void input_layout(input_buffers *input, layout *device, layout *host, const sizes *s,
+                         bool trains) {
+    const component what = COMPONENT_ACTIVATIONS;
+    const model_spec *spec = s->spec;
+    const linear_hook *hook = &s->hooks->outer_linear[OUTER_PROJECT_IN];
+    size_t embedding_dim = (size_t)spec->embedding_dim;
+    if (embedding_dim != s->hidden) {
+        const form_memory *memory = hook->form ? &hook->form->memory : NULL;
+        input->embedded = take(device, what, s, s->n, embedding_dim);
+        input->d_embedded = take(device, what, s, trains ? s->n : 0, embedding_dim);
+        input->xa = take(device, what, s, s->n, (size_t)linear_hook_ranks(hook));
+        input->kept = take(device, what, s,
+                           (size_t)form_kept_elements(memory, hook->form_self, (int64_t)s->n), 1);
+    }
+    if (spec->has_embedding_norm) {
+        input->unnormed = take(device, what, s, trains ? s->n : 0, s->hidden);
+        input->rstd = take(device, what, s, s->n, 1);
+    }
+    if (spec->n_positions)
+        input->positions = layout_take(host, COMPONENT_WORKSPACE, s->n, sizeof(int32_t));
+}
+
 graft_status step_layout(step_buffers *b, block_saved *saved, layout *device, layout *host,
                          const model_spec *spec, const model_hooks *hooks,
                          const step_limits *limits, size_t element_bytes, graft_error *err) {
+    const size_t n = (size_t)limits->max_tokens;
+    const bool is_whole = spec->qk_norm == QK_NORM_WHOLE;
     const sizes s = {.spec = spec,
                      .hooks = hooks,
-                     .n = (size_t)limits->max_tokens,
+                     .n = n,
                      .hidden = (size_t)spec->hidden,
                      .intermediate = (size_t)spec->intermediate,
                      .q = (size_t)spec->n_heads * (size_t)spec->head_dim,
                      .kv = (size_t)spec->n_kv_heads * (size_t)spec->head_dim,
                      .heads = (size_t)spec->n_heads,
-                     .kv_heads = (size_t)spec->n_kv_heads,
+                     .q_rows = n * (is_whole ? 1 : (size_t)spec->n_heads),
+                     .k_rows = n * (is_whole ? 1 : (size_t)spec->n_kv_heads),
                      .element_bytes = element_bytes};
     assert(limits->max_tokens > 0 && limits->max_labelled <= limits->max_tokens);
     bool trains_below_head = limits->training && (hooks->embedding_trains ||
@@ -264,8 +370,12 @@ graft_status step_layout(step_buffers *b, block_saved *saved, layout *device, la
     b->head.chunk = head_chunk_rows(spec, limits);
     b->x = take(device, COMPONENT_ACTIVATIONS, &s, s.n, s.hidden);
     b->dx = take(device, COMPONENT_ACTIVATIONS, &s, trains_below_head ? s.n : 0, s.hidden);
-    b->rope_cos = take(device, COMPONENT_WORKSPACE, &s, s.n, (size_t)spec->head_dim / 2);
-    b->rope_sin = take(device, COMPONENT_WORKSPACE, &s, s.n, (size_t)spec->head_dim / 2);
+    input_layout(&b->input, device, host, &s, limits->training && hooks->embedding_trains);
+    for (int i = 0; i < 2; i++) {
+        size_t half = (size_t)(i == 0 ? spec->rope.dim : spec->rope_sliding.dim) / 2;
+        b->rope_cos[i] = take(device, COMPONENT_WORKSPACE, &s, s.n, half);
+        b->rope_sin[i] = take(device, COMPONENT_WORKSPACE, &s, s.n, half);
+    }
     b->loss = take(device, COMPONENT_WORKSPACE, &s, (size_t)limits->max_labelled, 1);
     turns_layout(b, &shared, device, &s);
     layers_layout(b, device, &s, &shared);

@@ -26,24 +26,41 @@ typedef struct opening {
     const char *folder;
     model_module *modules;
     size_t n_modules;
-    device_array **places; /* [n_modules] of what is uploaded: a norm's weight, a linear's bias */
+    device_array **places; /* [n_modules][2] of what is uploaded: a norm's weight, and biases */
     bool *is_used;         /* [tensors in the files] */
 } opening;
 
 /* ---- What is uploaded ---- */
 
-static bool is_uploaded(const model_module *module) {
-    return module->kind == MODULE_NORM || module->has_bias;
+/* Norms of a block's heads lie one behind the other, as one array: the first makes room for all. */
+static int64_t norm_elements(const model_module *modules, size_t n, size_t i) {
+    int64_t elements = 0;
+    if (modules[i].part > 0)
+        return 0;
+    for (size_t j = i; j < n && modules[j].kind == MODULE_NORM && (j == i || modules[j].part > 0) &&
+                       modules[j].slot == modules[i].slot;
+         j++)
+        elements += modules[j].rows * (modules[j].cols > 0 ? modules[j].cols : 1);
+    return elements;
 }
 
+/* places [n][2]: weight and bias; NULL only counts. */
 static void upload_layout(device_array **places, layout *l, const model_module *modules, size_t n,
                           size_t element_bytes) {
     for (size_t i = 0; i < n; i++) {
-        void *place = NULL;
-        if (is_uploaded(&modules[i]))
-            place = layout_take(l, COMPONENT_WEIGHTS, (size_t)modules[i].rows, element_bytes);
-        if (places)
-            places[i] = place;
+        int64_t elements = modules[i].kind == MODULE_NORM ? norm_elements(modules, n, i) : 0;
+        void *weight = NULL, *bias = NULL;
+        if (elements)
+            weight = layout_take(l, COMPONENT_WEIGHTS, (size_t)elements, element_bytes);
+        if (modules[i].has_bias)
+            bias = layout_take(l, COMPONENT_WEIGHTS, (size_t)modules[i].rows, element_bytes);
+        if (!places)
+            continue;
+        places[2 * i] = weight;
+        places[2 * i + 1] = bias;
+        if (modules[i].part > 0)
+            places[2 * i] = (device_array *)((unsigned char *)places[2 * i - 2] +
+                                             (size_t)modules[i].rows * element_bytes);
     }
 }
 
@@ -103,19 +120,19 @@ static graft_status missing_tensor(const opening *o, const char *name, const mod
 }
 
 static graft_status find_tensor(tensor_view *out, opening *o, const model_module *module,
-                                const char *suffix, graft_error *err) {
+                                bool is_bias, graft_error *err) {
     const safetensors *files = o->source->files;
     char name[112], found[96], expected[96];
-    snprintf(name, sizeof name, "%s.%s", module->name, suffix);
+    model_tensor_name(name, sizeof name, module, is_bias);
     size_t at = tensor_index(files, name);
     if (at == safetensors_count(files))
         return missing_tensor(o, name, module, err);
     o->is_used[at] = true;
     *out = safetensors_at(files, at);
-    bool is_matrix = module->cols > 0 && strcmp(suffix, "weight") == 0;
-    tensor_view want = {.rank = is_matrix ? 2 : 1, .shape = {module->rows, module->cols}};
-    if (out->rank != want.rank || out->shape[0] != want.shape[0] ||
-        (is_matrix && out->shape[1] != want.shape[1]))
+    tensor_view want = {.rank = 1, .shape = {module->rows}};
+    if (!is_bias)
+        want.rank = model_stored_shape(want.shape, module);
+    if (!tensor_has_shape(out, want.rank, want.shape))
         return error_set(
             err, GRAFT_E_INPUT,
             "%s: tensor \"%s\": config.json asks for shape %s, the file has %s. They do "
@@ -132,57 +149,80 @@ static graft_status find_tensor(tensor_view *out, opening *o, const model_module
     return GRAFT_OK;
 }
 
-static graft_status upload_tensor(opening *o, size_t i, const char *suffix, graft_error *err) {
+static graft_status upload_tensor(const device_array **out, opening *o, size_t i, bool is_bias,
+                                  graft_error *err) {
     backend *dev = o->source->dev;
     tensor_view view;
-    graft_status status = find_tensor(&view, o, &o->modules[i], suffix, err);
-    if (status == GRAFT_OK)
-        dev->ops->upload(dev, o->places[i], view.data, view.type, o->modules[i].rows);
-    return status;
+    device_array *place = o->places[2 * i + is_bias];
+    graft_status status = find_tensor(&view, o, &o->modules[i], is_bias, err);
+    if (status != GRAFT_OK)
+        return status;
+    dev->ops->upload(dev, place, view.data, view.type, (int64_t)tensor_count(&view));
+    if (o->modules[i].part == 0)
+        *out = place;
+    return GRAFT_OK;
 }
 
 static graft_status resolve_matrix(weight_ref *out, opening *o, const model_module *module,
                                    graft_error *err) {
     tensor_view view;
-    graft_status status = find_tensor(&view, o, module, "weight", err);
+    graft_status status = find_tensor(&view, o, module, false, err);
     if (status != GRAFT_OK)
         return status;
     *out = (weight_ref){.data = view.data,
                         .type = view.type,
                         .rows = module->rows,
                         .cols = module->cols,
-                        .row_stride = module->cols};
+                        .row_stride = view.shape[1],
+                        .is_transposed = module->is_transposed};
     return GRAFT_OK;
+}
+
+static graft_status resolve_norm(opening *o, size_t i, graft_error *err) {
+    const model_module *module = &o->modules[i];
+    outer_weights *outer = &o->source->outer;
+    layer_weights *layer = module->layer >= 0 ? &o->source->layers[module->layer] : NULL;
+    graft_status status = upload_tensor(
+        layer ? &layer->norm[module->slot] : &outer->norm[module->slot], o, i, false, err);
+    if (status == GRAFT_OK && module->has_bias)
+        status =
+            upload_tensor(layer ? &layer->norm_bias[module->slot] : &outer->norm_bias[module->slot],
+                          o, i, true, err);
+    return status;
+}
+
+static graft_status resolve_linear(opening *o, size_t i, graft_error *err) {
+    const model_module *module = &o->modules[i];
+    if (module->layer < 0)
+        return resolve_matrix(&o->source->outer.linear[module->slot], o, module, err);
+    layer_weights *layer = &o->source->layers[module->layer];
+    graft_status status = resolve_matrix(&layer->linear[module->slot], o, module, err);
+    if (status == GRAFT_OK && module->has_bias)
+        status = upload_tensor(&layer->bias[module->slot], o, i, true, err);
+    return status;
 }
 
 static graft_status resolve_module(opening *o, size_t i, graft_error *err) {
     const model_module *module = &o->modules[i];
-    weight_source *source = o->source;
-    layer_weights *layer = module->layer >= 0 ? &source->layers[module->layer] : NULL;
+    outer_weights *outer = &o->source->outer;
     graft_status status = GRAFT_OK;
     switch (module->kind) {
     case MODULE_NORM:
-        *(layer ? &layer->norm[module->slot] : &source->outer.final_norm) = o->places[i];
-        return upload_tensor(o, i, "weight", err);
+        return resolve_norm(o, i, err);
     case MODULE_EMBEDDING:
-        return resolve_matrix(&source->outer.embedding, o, module, err);
+        return resolve_matrix(&outer->embedding, o, module, err);
+    case MODULE_POSITIONS:
+        return resolve_matrix(&outer->positions, o, module, err);
     case MODULE_HEAD:
         if (module->is_tied)
-            source->outer.head = source->outer.embedding;
+            outer->head = outer->embedding;
         else
-            status = resolve_matrix(&source->outer.head, o, module, err);
-        if (status == GRAFT_OK && module->has_bias) {
-            source->outer.head_bias = o->places[i];
-            status = upload_tensor(o, i, "bias", err);
-        }
+            status = resolve_matrix(&outer->head, o, module, err);
+        if (status == GRAFT_OK && module->has_bias)
+            status = upload_tensor(&outer->head_bias, o, i, true, err);
         return status;
     case MODULE_LINEAR:
-        status = resolve_matrix(&layer->linear[module->slot], o, module, err);
-        if (status == GRAFT_OK && module->has_bias) {
-            layer->bias[module->slot] = o->places[i];
-            status = upload_tensor(o, i, "bias", err);
-        }
-        return status;
+        return resolve_linear(o, i, err);
     }
     return status;
 }
@@ -249,7 +289,7 @@ static graft_status allocate_tables(opening *o, graft_error *err) {
     size_t n_tensors = safetensors_count(source->files);
     source->n_layers = o->spec->n_layers;
     source->layers = mem_array((size_t)source->n_layers, sizeof *source->layers);
-    o->places = mem_array(o->n_modules, sizeof(device_array *));
+    o->places = mem_array(2 * o->n_modules, sizeof(device_array *));
     o->is_used = mem_array(n_tensors, sizeof *o->is_used);
     if (!source->layers || !o->places || !o->is_used)
         return error_memory(err, n_tensors + o->n_modules * sizeof(void *), "the table of weights");

@@ -9,13 +9,16 @@
 
 typedef struct layer_weights {
     weight_ref linear[N_LINEAR_SLOTS];
-    const device_array *bias[N_LINEAR_SLOTS]; /* NULL: none */
-    const device_array *norm[N_NORM_SLOTS];
+    const device_array *bias[N_LINEAR_SLOTS];                         /* NULL: none */
+    const device_array *norm[N_NORM_SLOTS], *norm_bias[N_NORM_SLOTS]; /* NULL: 1 and 0 */
 } layer_weights;
 
 typedef struct outer_weights {
     weight_ref embedding, head; /* head is the embedding's when tied */
-    const device_array *head_bias, *final_norm;
+    const device_array *head_bias;
+    weight_ref positions;
+    weight_ref linear[N_OUTER_LINEARS];
+    const device_array *norm[N_OUTER_NORMS], *norm_bias[N_OUTER_NORMS];
 } outer_weights;
 
 typedef struct weight_source weight_source;

@@ -221,7 +221,7 @@ static void check_alone(size_t module_index, bool freed, bool checkpointing) {
         test_parameter *p = model_case_parameter(&m, name, &view, (int64_t)tensor_count(&view));
         freed_parameter parameter = {.value = p->value, .gradient = p->gradient, .is_freed = true};
         if (module->kind == MODULE_NORM)
-            *model_hooks_norm(&m.hooks, module) = parameter;
+            *model_hooks_parameter(&m.hooks, module, false) = parameter;
         else
             model_hooks_linear(&m.hooks, module)->weight = parameter;
     } else {

@@ -498,10 +498,18 @@ static const attention_params attention_capped = {
     .call = {.n_heads = 4, .n_kv_heads = 2, .head_dim = 10, .scale = 0.5f, .soft_cap = 1.5f}};
 static const attention_params attention_alibi = {
     .lengths = {11, 131},
-    .call = {.n_heads = 3, .n_kv_heads = 3, .head_dim = 12, .scale = 0.3f},
+    .call = {.n_heads = 3, .n_kv_heads = 3, .head_dim = 12, .scale = 0.3f, .slope_scale = 0.7f},
     .has_slopes = true,
     .past_length = 5,
     .past_frozen_from = 1};
+static const attention_params attention_alibi_rounded = {.lengths = {11, 270},
+                                                         .call = {.n_heads = 3,
+                                                                  .n_kv_heads = 1,
+                                                                  .head_dim = 4,
+                                                                  .scale = 0.3f,
+                                                                  .slope_scale = 0.7f,
+                                                                  .rounds_slopes = true},
+                                                         .has_slopes = true};
 static const attention_params attention_sinks = {
     .lengths = {140, 3},
     .call = {.n_heads = 6, .n_kv_heads = 2, .head_dim = 8, .scale = 0.4f, .window = 21},
@@ -791,6 +799,8 @@ const op_case op_cases[] = {
      true, 32, false, true},
     {"attention_alibi", build_attention, forward_attention, backward_attention, &attention_alibi,
      true, 32, false, true},
+    {"attention_alibi_rounded", build_attention, forward_attention, backward_attention,
+     &attention_alibi_rounded, true, 32, false, true},
     {"attention_sinks", build_attention, forward_attention, backward_attention, &attention_sinks,
      true, 32, false, true},
     {"attention_latent", build_attention, forward_attention, backward_attention, &attention_latent,

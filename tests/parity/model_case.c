@@ -24,21 +24,21 @@ backend *test_backend(int which) {
 }
 
 /* A random tensor of the model being written. */
-static void random_tensor(named_tensor *out, const model_module *module, const char *suffix,
+static void random_tensor(named_tensor *out, const model_module *module, bool is_bias,
                           rng *random) {
-    bool is_matrix = module->cols > 0 && strcmp(suffix, "weight") == 0;
-    size_t n = (size_t)(module->rows * (is_matrix ? module->cols : 1));
+    tensor_view view = {.type = DTYPE_F32, .rank = 1, .shape = {module->rows}};
+    if (!is_bias)
+        view.rank = model_stored_shape(view.shape, module);
+    size_t n = tensor_count(&view);
     char *name = malloc(128);
     float *values = mem_array(n, sizeof *values);
     assert_true(name && values);
-    snprintf(name, 128, "%s.%s", module->name, suffix);
+    model_tensor_name(name, 128, module, is_bias);
+    bool is_one = module->kind == MODULE_NORM && !is_bias;
     for (size_t i = 0; i < n; i++)
-        values[i] = (float)((module->kind == MODULE_NORM ? 1 : 0) + 0.3 * rng_normal(random));
-    out->name = name;
-    out->view = (tensor_view){.data = values,
-                              .type = DTYPE_F32,
-                              .rank = is_matrix ? 2 : 1,
-                              .shape = {module->rows, module->cols}};
+        values[i] = (float)((is_one ? 1 : 0) + 0.3 * rng_normal(random));
+    view.data = values;
+    *out = (named_tensor){.name = name, .view = view};
 }
 
 const char *model_case_write(const char *name, const char *config, uint64_t seed) {
@@ -48,7 +48,7 @@ const char *model_case_write(const char *name, const char *config, uint64_t seed
     model_spec spec;
     model_module *modules;
     json_t *parsed = NULL;
-    named_tensor tensors[256];
+    static named_tensor tensors[1024];
     size_t n, n_tensors = 0;
     rng random = rng_create(seed, 1);
     snprintf(folder, sizeof folders[0], "%s/%s", test_folder(), name);
@@ -58,9 +58,9 @@ const char *model_case_write(const char *name, const char *config, uint64_t seed
     assert_ok(model_modules(&modules, &n, &spec, &test_error));
     for (size_t i = 0; i < n; i++) {
         if (!modules[i].is_tied)
-            random_tensor(&tensors[n_tensors++], &modules[i], "weight", &random);
+            random_tensor(&tensors[n_tensors++], &modules[i], false, &random);
         if (modules[i].has_bias)
-            random_tensor(&tensors[n_tensors++], &modules[i], "bias", &random);
+            random_tensor(&tensors[n_tensors++], &modules[i], true, &random);
     }
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
     assert_ok(safetensors_write(path, tensors, n_tensors, &test_error));
@@ -138,10 +138,10 @@ test_parameter *model_case_find(model_case *m, const char *name) {
     return NULL;
 }
 
-static freed_parameter free_tensor(model_case *m, const model_module *module, const char *suffix) {
+static freed_parameter free_tensor(model_case *m, const model_module *module, bool is_bias) {
     char name[128];
     tensor_view view;
-    snprintf(name, sizeof name, "%s.%s", module->name, suffix);
+    model_tensor_name(name, sizeof name, module, is_bias);
     assert_true(weight_source_tensor(&view, m->weights, name));
     test_parameter *p = model_case_parameter(m, name, &view, (int64_t)tensor_count(&view));
     return (freed_parameter){.value = p->value, .gradient = p->gradient, .is_freed = true};
@@ -150,15 +150,10 @@ static freed_parameter free_tensor(model_case *m, const model_module *module, co
 void model_case_train_all(model_case *m) {
     for (size_t i = 0; i < m->n_modules; i++) {
         const model_module *module = &m->modules[i];
-        if (module->kind == MODULE_NORM) {
-            *model_hooks_norm(&m->hooks, module) = free_tensor(m, module, "weight");
-            continue;
-        }
-        linear_hook *hook = model_hooks_linear(&m->hooks, module);
-        hook->weight =
-            module->is_tied ? m->hooks.embedding.weight : free_tensor(m, module, "weight");
+        *model_hooks_parameter(&m->hooks, module, false) =
+            module->is_tied ? m->hooks.embedding.weight : free_tensor(m, module, false);
         if (module->has_bias)
-            hook->bias = free_tensor(m, module, "bias");
+            *model_hooks_parameter(&m->hooks, module, true) = free_tensor(m, module, true);
     }
 }
 

@@ -104,8 +104,13 @@ void adjust_scores(const attention_run *run, float *s, int32_t begin, int32_t en
     const attention_call *call = run->call;
     if (call->soft_cap > 0)
         run->cpu->rows->soft_cap(s + begin, 1, call->soft_cap, end - begin);
-    for (int32_t j = begin; call->slopes && j < end; j++)
-        s[j] += call->slopes[head] * (float)(keys->place + j - place);
+    for (int32_t j = begin; call->slopes && j < end; j++) {
+        int32_t key = keys->place + j;
+        float bias = call->slopes[head] * (float)(call->rounds_slopes ? key : key - place);
+        if (call->rounds_slopes)
+            bias = bf16_to_f32(f32_to_bf16(bias));
+        s[j] += call->slope_scale * bias;
+    }
 }
 
 /* ---- forward ---- */

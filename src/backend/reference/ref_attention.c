@@ -57,6 +57,18 @@ static double dot(const double *a, const double *b, int32_t n) {
     return sum;
 }
 
+/* ALiBi */
+static double bias_of(const row_view *row, int32_t j) {
+    const attention_call *call = row->call;
+    if (!call->slopes)
+        return 0;
+    float slope = call->slopes[row->head];
+    double bias = (double)slope * (j - (row->key_end - 1));
+    if (call->rounds_slopes)
+        bias = (double)bf16_to_f32(f32_to_bf16(slope * (float)j));
+    return (double)call->slope_scale * bias;
+}
+
 /* The scores are computed again wherever they are needed: nothing of size keys is kept. slope: of
  * the score, by scale q k. */
 static double score(const row_view *row, const double *q, const device_array *k, int32_t j,
@@ -70,9 +82,7 @@ static double score(const row_view *row, const double *q, const device_array *k,
         s = cap * share;
         *slope = 1 - share * share;
     }
-    if (call->slopes)
-        s += (double)call->slopes[row->head] * (j - (row->key_end - 1));
-    return s;
+    return s + bias_of(row, j);
 }
 
 static double sink_of(const row_view *row) {

@@ -82,7 +82,7 @@ static void left_out_keys_mean_the_class_defaults(void **state) {
 
     read_config(&spec, "{\"model_type\": \"qwen3\", \"hidden_size\": 1024}");
     assert_int_equal(spec.head_dim, 128);
-    assert_true(spec.has_qk_norm);
+    assert_true(spec.has_norm[NORM_Q]);
     model_spec_free(&spec);
 }
 
