@@ -146,10 +146,11 @@ typedef struct op_table {
     void (*embed_fwd)(backend *, device_array *y, const weight_ref *table,
                       const low_rank_term *terms, int32_t n_terms, const int32_t *ids,
                       const token_rows *);
-    /* d_table [vocab, cols] (NULL: frozen) += dy by id; the terms' gradients likewise. */
+    /* d_table [vocab, cols] (NULL: frozen) += dy by id; the terms' gradients likewise. Rows of
+     * padding_id (-1: none) of the table and of A learn nothing, as torch.nn.Embedding has it. */
     void (*embed_bwd)(backend *, device_array *d_table, const device_array *dy,
                       const weight_ref *table, const low_rank_term *terms, int32_t n_terms,
-                      const int32_t *ids, const token_rows *);
+                      const int32_t *ids, int32_t padding_id, const token_rows *);
 
     /* rstd [rows]; y may alias x. */
     void (*norm_fwd)(backend *, device_array *y, device_array *rstd, const device_array *x,

@@ -31,7 +31,7 @@ int32_t model_stored_shape(int64_t shape[2], const model_module *module) {
 }
 
 void model_tensor_name(char *out, size_t capacity, const model_module *module, bool is_bias) {
-    snprintf(out, capacity, "%s.%s", module->name, is_bias ? "bias" : "weight");
+    snprintf(out, capacity, "%s.%s", module->disk_name, is_bias ? "bias" : "weight");
 }
 
 /* Modules as they are listed: out NULL only counts. */
@@ -42,8 +42,12 @@ typedef struct module_list {
 } module_list;
 
 static void add(module_list *list, const model_module *module) {
-    if (list->out)
-        list->out[list->n] = *module;
+    if (list->out) {
+        model_module *to = &list->out[list->n];
+        *to = *module;
+        if (!*to->disk_name)
+            memcpy(to->disk_name, module->name, sizeof to->disk_name);
+    }
     list->n++;
     if (!module->is_tied)
         list->elements += module->rows * (module->cols > 0 ? module->cols : 1);
@@ -166,6 +170,8 @@ static void add_model(module_list *list, const model_spec *spec) {
     add_outer_norm(list, spec, OUTER_NORM_FINAL, spec->has_final_norm);
     module = outer_module(family->head_name, MODULE_HEAD, -1, spec->vocab, spec->embedding_dim);
     module.is_tied = spec->is_head_tied;
+    if (family->head_disk_name)
+        snprintf(module.disk_name, sizeof module.disk_name, "%s", family->head_disk_name);
     module.has_bias = spec->has_head_bias;
     add(list, &module);
 }

@@ -155,6 +155,7 @@ graft_status model_spec_parse(model_spec *spec, const json_t *config, const char
     if (status == GRAFT_OK) {
         assume_whole(spec);
         status = spec->family->parse(spec, config, origin, sink, err);
+        spec->padding_id = spec->family->trains_padding ? -1 : spec->pad_id;
     }
     if (status != GRAFT_OK)
         model_spec_free(spec);

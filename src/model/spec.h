@@ -120,7 +120,8 @@ typedef struct model_spec {
     double logit_scale, logit_cap; /* soft cap of scaled logits; 0: none */
     bool is_head_tied, has_head_bias;
 
-    dtype stored; /* what config.json says the weights are; the file decides */
+    dtype stored;       /* what config.json says the weights are; the file decides */
+    int32_t padding_id; /* whose row of the embedding learns nothing; -1: none */
     int32_t bos_id, eos_ids[8], n_eos, pad_id; /* from config.json; bos, pad -1: none */
 } model_spec;
 
@@ -143,7 +144,9 @@ typedef enum module_kind {
 } module_kind;
 
 typedef struct model_module {
-    char name[96]; /* "model.layers.3.self_attn.q_proj" */
+    char name[96];      /* "model.layers.3.self_attn.q_proj" */
+    char disk_name[96]; /* what checkpoints call it; the same but for a few families, whose modules
+                           Transformers 5 has renamed: then Transformers 4's name, too */
     module_kind kind;
     int32_t layer; /* -1 outside the blocks */
     int32_t slot; /* linear_slot or norm_slot, outside the blocks outer_linear or outer_norm; -1 for
@@ -183,8 +186,10 @@ typedef struct model_family {
     const char *norm_names[N_NORM_SLOTS];
     const char *layers_path; /* "model.layers" */
     const char *embedding_name, *positions_name, *head_name;
+    const char *head_disk_name; /* NULL: the same */
     const char *outer_norm_names[N_OUTER_NORMS];
     const char *outer_linear_names[N_OUTER_LINEARS];
+    bool trains_padding; /* Transformers gives the embedding no padding_idx */
     /* PEFT's default LoRA targets for this model_type (its utils/constants.py), NULL-terminated;
      * NULL: PEFT has none. */
     const char *const *lora_default_targets;

@@ -158,7 +158,7 @@ static device_array *input_backward(const model_run *run, step_buffers *buffers,
     if (run->hooks->positions.gradient) {
         weight_ref table = positions_table(run);
         dev->ops->embed_bwd(dev, run->hooks->positions.gradient, dx, &table, NULL, 0,
-                            input->positions, &b->tokens);
+                            input->positions, -1, &b->tokens);
     }
     if (input->embedded) {
         hooked_linear linear = project_in(run, buffers);
@@ -248,6 +248,6 @@ graft_status step_backward(const model_run *run, step_buffers *buffers, const ba
     }
     if (hooked_linear_trains(&embedding))
         dev->ops->embed_bwd(dev, call.d_weight, d_rows, &call.weight, call.terms, call.n_terms,
-                            b->ids, &b->tokens);
+                            b->ids, run->spec->padding_id, &b->tokens);
     return GRAFT_OK;
 }

@@ -229,12 +229,18 @@ static graft_status resolve_module(opening *o, size_t i, graft_error *err) {
 
 /* ---- Tied heads and what is left over ---- */
 
+static void head_tensor_name(char *out, size_t capacity, const model_spec *spec) {
+    const model_family *family = spec->family;
+    snprintf(out, capacity, "%s.weight",
+             family->head_disk_name ? family->head_disk_name : family->head_name);
+}
+
 /* A tied model may still have a head on disk: a copy is skipped, another matrix is the model's
  * head. */
 static void check_tied_head(model_spec *spec, const safetensors *files, const message_sink *sink) {
     char head_name[112], embedding_name[112];
     tensor_view head, embedding;
-    snprintf(head_name, sizeof head_name, "%s.weight", spec->family->head_name);
+    head_tensor_name(head_name, sizeof head_name, spec);
     snprintf(embedding_name, sizeof embedding_name, "%s.weight", spec->family->embedding_name);
     if (!spec->is_head_tied || !safetensors_find(&head, files, head_name) ||
         !safetensors_find(&embedding, files, embedding_name))
@@ -260,7 +266,7 @@ static graft_status check_left_over(const opening *o, const message_sink *sink, 
     const safetensors *files = o->source->files;
     char head_name[112], shown[512] = "";
     size_t n_left = 0, path_length = strlen(o->spec->family->layers_path);
-    snprintf(head_name, sizeof head_name, "%s.weight", o->spec->family->head_name);
+    head_tensor_name(head_name, sizeof head_name, o->spec);
     for (size_t i = 0; i < safetensors_count(files); i++) {
         const char *name = safetensors_name(files, i);
         if (o->is_used[i] || is_known_buffer(name) || strcmp(name, head_name) == 0)

@@ -187,6 +187,7 @@ typedef struct embed_params {
     int64_t vocab, cols;
     int32_t ranks[2], term_jobs[2];
     bool has_term_bias;
+    int32_t padding_id; /* no id has it where gradients are slopes */
 } embed_params;
 
 typedef struct embed_state {
@@ -204,6 +205,7 @@ static void build_embed(op_run *run, backend *dev, uint64_t seed, const void *pa
     embed_state *state = calloc(1, sizeof *state);
     assert(state);
     run->state = state;
+    run->params = params;
     int table = op_array_add(run, "table", p->vocab * p->cols, ROLE_INPUT, -1);
     state->table = (weight_ref){.data = op_at(run, table),
                                 .type = dev->element,
@@ -244,19 +246,22 @@ static void forward_embed(op_run *run) {
 
 static void backward_embed(op_run *run) {
     const embed_state *state = run->state;
+    const embed_params *p = run->params;
     run->dev->ops->embed_bwd(run->dev, op_at(run, state->d_table), op_at(run, state->dy),
                              &state->table, state->terms, state->n_terms, run->batch.ids,
-                             &run->batch.tokens);
+                             p->padding_id, &run->batch.tokens);
 }
 
-static const embed_params embed_plain = {.lengths = {5, 19, 1}, .vocab = 11, .cols = 33};
+static const embed_params embed_plain = {
+    .lengths = {5, 19, 1}, .vocab = 11, .cols = 33, .padding_id = -1};
 static const embed_params embed_terms = {.lengths = {300, 2, 70},
                                          .jobs = {0, 1, 1},
                                          .vocab = 23,
                                          .cols = 21,
                                          .ranks = {5, 70},
                                          .term_jobs = {-1, 1},
-                                         .has_term_bias = true};
+                                         .has_term_bias = true,
+                                         .padding_id = -1};
 
 /* ---- norms ---- */
 

@@ -106,8 +106,8 @@ static void golden_close(golden *g) {
     free(g->targets);
 }
 
-/* Rows of dynamic rope take their frequencies from the padded length: padding is kept for loss and
- * gradients there (no real token sees it), and left out everywhere else. */
+/* Rows of dynamic rope and longrope take their frequencies from the padded length: padding is kept
+ * for loss and gradients there (no real token sees it), and left out everywhere else. */
 static void fill_batch(model_case *m, const golden *g, bool keeps_padding) {
     model_case_batch_begin(m, true, 1);
     for (int32_t row = 0; row < 2; row++)
@@ -140,7 +140,7 @@ static void check_logits(model_case *m, int32_t row, const float *expected, cons
 
 /* Logits and loss; with `prefix` "lora." the adapter's. */
 static void check_forward(model_case *m, const golden *g, const char *prefix) {
-    bool is_dynamic = m->spec.rope.kind == ROPE_DYNAMIC;
+    bool is_dynamic = m->spec.rope.kind == ROPE_DYNAMIC || m->spec.rope.kind == ROPE_LONGROPE;
     char name[64], alone[64];
     snprintf(name, sizeof name, "%slogits", prefix);
     snprintf(alone, sizeof alone, "row1_alone.%slogits", prefix);
@@ -163,19 +163,25 @@ static double largest(const double *values, int64_t n) {
     return most;
 }
 
+/* What is nothing in exact arithmetic: the gradient of keys' biases, which softmax does not see. */
+static const double NOTHING = 1e-7;
+
 static void check_base_gradients(model_case *m, const golden *g) {
     char name[192];
     for (size_t i = 0; i < m->n_parameters; i++) {
         const test_parameter *p = &m->parameters[i];
+        if (!strcmp(p->name, "embed_out.weight")) /* the golden has it under no name of the disk */
+            continue;
         double *gradient = model_case_download(m, p->gradient, p->n), squares = 0;
         double most = largest(gradient, p->n);
         for (int64_t j = 0; j < p->n; j++)
             squares += gradient[j] * gradient[j];
         snprintf(name, sizeof name, "base_grad_norm.%s", p->name);
-        test_assert_near(sqrt(squares), (double)golden_values(g, name)[0], 0, 1e-4, name);
+        test_assert_near(sqrt(squares), (double)golden_values(g, name)[0], NOTHING, 1e-4, name);
         snprintf(name, sizeof name, "base_grad_head.%s", p->name);
         for (int64_t j = 0; j < 8 && j < p->n; j++)
-            test_assert_near(gradient[j], (double)golden_values(g, name)[j], 1e-4 * most, 0, name);
+            test_assert_near(gradient[j], (double)golden_values(g, name)[j], NOTHING + 1e-4 * most,
+                             0, name);
         free(gradient);
     }
 }

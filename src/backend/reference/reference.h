@@ -24,7 +24,7 @@ void ref_embed_fwd(backend *, device_array *y, const weight_ref *table, const lo
                    int32_t n_terms, const int32_t *ids, const token_rows *);
 void ref_embed_bwd(backend *, device_array *d_table, const device_array *dy,
                    const weight_ref *table, const low_rank_term *terms, int32_t n_terms,
-                   const int32_t *ids, const token_rows *);
+                   const int32_t *ids, int32_t padding_id, const token_rows *);
 
 void ref_norm_fwd(backend *, device_array *y, device_array *rstd, const device_array *x,
                   const norm_call *, int64_t rows, int64_t cols);

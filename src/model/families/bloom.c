@@ -47,5 +47,6 @@ const model_family family_bloom = {
     .head_name = "lm_head",
     .outer_norm_names = {[OUTER_NORM_FINAL] = "transformer.ln_f",
                          [OUTER_NORM_EMBEDDING] = "transformer.word_embeddings_layernorm"},
+    .trains_padding = true,
     .lora_default_targets = lora_targets,
 };

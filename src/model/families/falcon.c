@@ -102,6 +102,7 @@ const model_family family_falcon = {
     .linear_names = {FALCON_LINEAR_NAMES},
     .norm_names = {LLAMA_NORM_NAMES},
     FALCON_OUTER_NAMES,
+    .trains_padding = true,
     .lora_default_targets = lora_targets,
 };
 
@@ -112,5 +113,6 @@ static const model_family family_falcon_new = {
     .linear_names = {FALCON_LINEAR_NAMES},
     .norm_names = {[NORM_ATTENTION] = "ln_attn", [NORM_MLP] = "ln_mlp"},
     FALCON_OUTER_NAMES,
+    .trains_padding = true,
     .lora_default_targets = lora_targets,
 };

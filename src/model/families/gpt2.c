@@ -55,5 +55,6 @@ const model_family family_gpt2 = {
     .positions_name = "transformer.wpe",
     .head_name = "lm_head",
     .outer_norm_names = {[OUTER_NORM_FINAL] = "transformer.ln_f"},
+    .trains_padding = true,
     .lora_default_targets = lora_targets,
 };

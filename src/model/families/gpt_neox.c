@@ -45,7 +45,9 @@ const model_family family_gpt_neox = {
     .norm_names = {LLAMA_NORM_NAMES},
     .layers_path = "gpt_neox.layers",
     .embedding_name = "gpt_neox.embed_in",
-    .head_name = "embed_out",
+    .head_name = "lm_head",
+    .head_disk_name = "embed_out",
     .outer_norm_names = {[OUTER_NORM_FINAL] = "gpt_neox.final_layer_norm"},
+    .trains_padding = true,
     .lora_default_targets = lora_targets,
 };

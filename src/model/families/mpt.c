@@ -84,5 +84,6 @@ const model_family family_mpt = {
     .embedding_name = "transformer.wte",
     .head_name = "lm_head",
     .outer_norm_names = {[OUTER_NORM_FINAL] = "transformer.norm_f"},
+    .trains_padding = true,
     .lora_default_targets = lora_targets,
 };
