@@ -259,6 +259,10 @@ static graft_status read_dim(rope_spec *rope, const model_spec *spec, const json
         status = json_get_double(&share, parameters, "partial_rotary_factor", share, where, err);
     if (status != GRAFT_OK)
         return status;
+    if (defaults->partial_rotary_factor == 0 && share != 1)
+        return error_set(err, GRAFT_E_UNSUPPORTED,
+                         "%s: \"partial_rotary_factor\" %g is not supported in a %s model (only 1)",
+                         where, share, spec->model_type);
     rope->dim = share > 0 && share <= 1 ? (int32_t)((double)spec->head_dim * share) : 0;
     if (rope->dim < 2 || rope->dim % 2 != 0)
         return error_set(err, GRAFT_E_INPUT,

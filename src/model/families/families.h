@@ -22,7 +22,7 @@ typedef struct config_defaults {
     int32_t bos_id, eos_id, pad_id; /* -1: none */
     double norm_eps;                /* 0: 1e-6 */
     double rope_theta;              /* 0: 10000 */
-    double partial_rotary_factor;   /* 0: 1 */
+    double partial_rotary_factor;   /* 0: 1, and no other */
     const char *activation;         /* NULL: silu */
     bool is_head_tied;
     bool has_no_rope;

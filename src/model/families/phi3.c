@@ -12,7 +12,8 @@ static graft_status phi3_parse(model_spec *spec, const json_t *config, const cha
                                              .bos_id = 1,
                                              .eos_id = 32000,
                                              .pad_id = 32000,
-                                             .norm_eps = 1e-5};
+                                             .norm_eps = 1e-5,
+                                             .partial_rotary_factor = 1};
     graft_status status = config_read_common(spec, config, &defaults, origin, sink, err);
     return status == GRAFT_OK ? config_read_uniform_window(spec, config, 0, origin, err) : status;
 }
