@@ -16,15 +16,19 @@ void freed_tensor(adapter_tensor *tensor, const adapter *a, size_t module, bool 
         .role = ROLE_FREED,
         .rank = 1,
         .shape = {m->rows},
-        .count = m->rows,
+        .count = is_bias ? model_bias_count(m) : model_weight_count(m),
         .module = module,
         .stored = DTYPE_F32,
+        .is_fixed = m->kind == MODULE_BUFFER,
         .is_bias = is_bias,
     };
     if (!is_bias)
         tensor->rank = model_stored_shape(tensor->shape, m);
-    if (tensor->rank == 2)
-        tensor->count *= m->cols;
+    else if (m->n_stacked) {
+        tensor->rank = 2;
+        tensor->shape[0] = m->n_stacked;
+        tensor->shape[1] = m->rows;
+    }
 }
 
 void freed_base_name(char *out, size_t capacity, const adapter *a, size_t module, bool is_bias) {
@@ -49,6 +53,8 @@ graft_status freed_init(const adapter *a, const adapter_tensor *tensor, backend 
 
 void freed_bind(const adapter *a, const adapter_tensor *tensor, model_hooks *hooks) {
     const model_module *module = &a->modules[tensor->module];
+    if (module->kind == MODULE_BUFFER)
+        return;
     *model_hooks_parameter(hooks, module, tensor->is_bias) =
         (freed_parameter){tensor->value, tensor->gradient, true};
 }

@@ -191,7 +191,12 @@ static bool is_allowed(const resolution *r, const model_module *module) {
                                        [MODULE_POSITIONS] = 0,
                                        [MODULE_LINEAR] = TARGET_LINEAR,
                                        [MODULE_NORM] = TARGET_NORM,
-                                       [MODULE_HEAD] = TARGET_LINEAR};
+                                       [MODULE_HEAD] = TARGET_LINEAR,
+                                       [MODULE_ROUTER] = TARGET_LINEAR,
+                                       [MODULE_EXPERT] = TARGET_LINEAR,
+                                       [MODULE_EXPERTS] = 0,
+                                       [MODULE_SINKS] = 0,
+                                       [MODULE_BUFFER] = 0};
     return r->method->target_kinds & kind_of[module->kind];
 }
 

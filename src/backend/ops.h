@@ -52,6 +52,26 @@ typedef struct norm_call {
     int32_t groups; /* row r takes weights r % groups (a weight for each head); 0: 1 */
 } norm_call;
 
+/* Which experts a token goes to, and how much each counts. */
+typedef enum router_kind {
+    ROUTER_SOFTMAX,        /* the largest shares of a softmax over all */
+    ROUTER_SOFTMAX_CHOSEN, /* a softmax over the largest logits */
+    ROUTER_SIGMOID         /* each expert's own sigmoid (DeepSeek) */
+} router_kind;
+
+enum { ROUTER_EXPERTS_MAX = 1024 };
+
+typedef struct route_call {
+    router_kind kind;
+    int32_t n_experts, n_chosen;
+    bool normalises; /* weights are divided by their sum */
+    float scale;     /* of the weights, at last */
+    /* Sigmoid: experts are chosen from the best groups, by the sum of a group's two best; 1: no
+     * groups. */
+    int32_t n_groups, n_chosen_groups;
+    const device_array *correction; /* sigmoid: [n_experts] added for the choice alone; or NULL */
+} route_call;
+
 /* Which elements of a head rotate, and in which pairs. */
 typedef struct rope_call {
     int32_t heads, head_dim;
@@ -227,6 +247,15 @@ typedef struct op_table {
                         int64_t n, int64_t cols);
     void (*scatter_rows)(backend *, device_array *y, const device_array *x, const int32_t *index,
                          int64_t n, int64_t cols);
+
+    /* choice [n, n_chosen] (host: this waits for the device) ascends within a token; weights [n,
+     * n_chosen]; logits [n, n_experts]. Of equal logits the first is taken. */
+    void (*route_fwd)(backend *, device_array *weights, int32_t *choice, const device_array *logits,
+                      const route_call *, int64_t n);
+    /* d_logits [n, n_experts] is overwritten. */
+    void (*route_bwd)(backend *, device_array *d_logits, const device_array *d_weights,
+                      const device_array *logits, const int32_t *choice, const route_call *,
+                      int64_t n);
 
     void (*matmul)(backend *, const matmul_call *);
     /* y [rows, cols] = the stored weight, dense. */

@@ -6,6 +6,8 @@
  * The spec says what a family leaves out, fuses, or adds: norms on what a branch adds, norms on the
  * stream behind it, both branches side by side on one stream. */
 #include "model/block_pass.h"
+#include "model/experts.h"
+#include "model/latent.h"
 
 #include <assert.h>
 
@@ -34,6 +36,19 @@ static void linear_forward(const block_pass *p, linear_slot slot, device_array *
     hooked_linear_fwd(&linear, y, x, add, p->tokens, p->batch);
 }
 
+static bool is_sparse(const block_pass *p) {
+    return model_layer_is_sparse(p->spec, p->layer);
+}
+
+/* The last linear layer of a branch; of a layer with experts, theirs. */
+static void last_forward(const block_pass *p, linear_slot last, device_array *y,
+                         const device_array *input, bool add) {
+    if (last == LINEAR_DOWN && is_sparse(p))
+        experts_down(p, y, add);
+    else
+        linear_forward(p, last, y, input, add);
+}
+
 /* The last linear layer of a branch, its norm and scale, added to the residual stream. normed is
  * free by then; `kept` [n, hidden] holds the norm's input where backward needs it. */
 static void branch_forward(const block_pass *p, branch_slot slot, linear_slot last, norm_slot norm,
@@ -43,10 +58,10 @@ static void branch_forward(const block_pass *p, branch_slot slot, linear_slot la
     int64_t n = p->n * p->spec->hidden;
     bool is_normed = p->spec->has_norm[norm], is_scaled = p->spec->residual_scale != 1;
     if (!hook->form && !is_normed && !is_scaled) {
-        linear_forward(p, last, x, input, true);
+        last_forward(p, last, x, input, true);
         return;
     }
-    linear_forward(p, last, kept ? kept : y, input, false);
+    last_forward(p, last, kept ? kept : y, input, false);
     if (is_normed)
         block_norm_hidden(p, norm, y, kept ? kept : y);
     if (is_scaled)
@@ -70,6 +85,10 @@ static void norm_heads(const block_pass *p, norm_slot slot, device_array *y,
 static void qkv_forward(const block_pass *p, const device_array *input) {
     const block_saved *s = p->saved;
     device_array *q = s->q_raw ? s->q_raw : s->q, *k = s->k_raw ? s->k_raw : s->k;
+    if (p->spec->has_linear[LINEAR_KV_A]) {
+        latent_forward(p, input);
+        return;
+    }
     if (p->spec->has_linear[LINEAR_QKV]) {
         fused_parts parts = block_qkv_parts(p, q, k, s->v);
         linear_forward(p, LINEAR_QKV, p->scratch->fused, input, false);
@@ -124,6 +143,10 @@ static void output_forward(const block_pass *p) {
 
 static void gate_up_forward(const block_pass *p, const device_array *input) {
     const block_saved *s = p->saved;
+    if (is_sparse(p)) {
+        experts_front(p, input);
+        return;
+    }
     if (p->spec->has_linear[LINEAR_GATE_UP]) {
         fused_parts parts = block_gate_up_parts(p, s->gate, s->up);
         linear_forward(p, LINEAR_GATE_UP, p->scratch->fused, input, false);
@@ -147,7 +170,8 @@ static void down_forward(const block_pass *p) {
     const block_saved *s = p->saved;
     /* Where no backward follows what it is made of may be overwritten. */
     device_array *h = p->scratch->h ? p->scratch->h : s->up;
-    gated(p, h);
+    if (!is_sparse(p))
+        gated(p, h);
     branch_forward(p, BRANCH_MLP, LINEAR_DOWN, NORM_MLP_OUT, s->mlp_out, h);
     if (s->x_out)
         p->ops->copy(p->dev, s->x_out, p->buffers->x, p->n * p->spec->hidden);
@@ -202,7 +226,7 @@ typedef struct needs {
 
 static bool trains(const block_pass *p, linear_slot slot) {
     hooked_linear linear = block_linear(p, slot);
-    return p->spec->has_linear[slot] && hooked_linear_trains(&linear);
+    return model_layer_has(p->spec, p->layer, slot) && hooked_linear_trains(&linear);
 }
 
 static bool norm_trains(const block_pass *p, norm_slot slot) {
@@ -230,13 +254,13 @@ static needs needs_of(const block_pass *p, bool needs_dx) {
     needs need = {.d_attention_input = needs_dx || norm_trains(p, NORM_ATTENTION)};
     need.d_qkv = need.d_attention_input || qk_norm_trains(p) || trains(p, LINEAR_Q) ||
                  trains(p, LINEAR_K) || trains(p, LINEAR_V) || trains(p, LINEAR_QKV) ||
-                 has_trained_past(p);
+                 latent_trains(p) || p->hooks->sinks.gradient || has_trained_past(p);
     need.d_mid = need.d_qkv || trains(p, LINEAR_O) || p->hooks->branch[BRANCH_ATTENTION].form ||
                  norm_trains(p, NORM_ATTENTION_OUT);
     need.d_mlp_input = norm_trains(p, NORM_MLP) || norm_trains(p, NORM_ATTENTION_SUM) ||
                        (p->spec->is_parallel ? need.d_attention_input : need.d_mid);
     need.d_gate_up = need.d_mlp_input || trains(p, LINEAR_GATE) || trains(p, LINEAR_UP) ||
-                     trains(p, LINEAR_GATE_UP);
+                     trains(p, LINEAR_GATE_UP) || (is_sparse(p) && experts_train(p));
     need.d_out = need.d_gate_up || need.d_mid || trains(p, LINEAR_DOWN) ||
                  p->hooks->branch[BRANCH_MLP].form || norm_trains(p, NORM_MLP_OUT) ||
                  norm_trains(p, NORM_MLP_SUM);
@@ -252,7 +276,8 @@ static void linear_backward(const block_pass *p, linear_slot slot, device_array 
 
 static bool needs_input(const block_pass *p, linear_slot slot) {
     hooked_linear linear = block_linear(p, slot);
-    return p->spec->has_linear[slot] && hooked_linear_needs_input(&linear, p->tokens);
+    return model_layer_has(p->spec, p->layer, slot) &&
+           hooked_linear_needs_input(&linear, p->tokens);
 }
 
 static void norm_backward(const block_pass *p, norm_slot slot, device_array *dx,
@@ -342,6 +367,13 @@ static void mlp_backward(const block_pass *p, const needs *need, const device_ar
     if (p->hooks->branch[BRANCH_MLP].form && p->spec->has_norm[NORM_ATTENTION_SUM])
         residual = block_mlp_input(p, s->x_mid);
     const device_array *dy = branch_backward(p, BRANCH_MLP, NORM_MLP_OUT, s->mlp_out, residual);
+    if (is_sparse(p)) {
+        input_gradient to = mlp_input_gradient(p, need);
+        if (need->d_gate_up)
+            experts_backward(p, to.array, to.add, dy,
+                             experts_need_input(p) ? block_mlp_input(p, stream) : scratch->normed);
+        return;
+    }
     if (needs_input(p, LINEAR_DOWN))
         gated(p, scratch->h);
     linear_backward(p, LINEAR_DOWN, dh, dy, scratch->h, false);
@@ -386,6 +418,10 @@ static void qk_backward(const block_pass *p) {
 
 static void qkv_backward(const block_pass *p, const device_array *input, input_gradient to) {
     const block_scratch *scratch = p->scratch;
+    if (p->spec->has_linear[LINEAR_KV_A]) {
+        latent_backward(p, to.array, to.add, input);
+        return;
+    }
     if (p->spec->has_linear[LINEAR_QKV]) {
         fused_parts parts = block_qkv_parts(p, scratch->dq, scratch->dk, scratch->dv);
         block_split(p, &parts, scratch->fused, true);
@@ -413,7 +449,7 @@ static void attention_backward(const block_pass *p, const needs *need) {
     input_gradient to = attention_input_gradient(p, need);
     const device_array *input = scratch->normed;
     if (needs_input(p, LINEAR_Q) || needs_input(p, LINEAR_K) || needs_input(p, LINEAR_V) ||
-        needs_input(p, LINEAR_QKV))
+        needs_input(p, LINEAR_QKV) || latent_needs_input(p))
         input = block_attention_input(p, s->x_in);
     qkv_backward(p, input, to);
     if (to.array && p->spec->has_norm[NORM_ATTENTION])

@@ -30,15 +30,19 @@ norm_call block_norm(const block_pass *p, norm_slot slot) {
 
 attention_call block_attention(const block_pass *p) {
     const model_spec *spec = p->spec;
+    const freed_parameter *sinks = &p->hooks->sinks;
     return (attention_call){.n_heads = spec->n_heads,
                             .n_kv_heads = spec->n_kv_heads,
                             .head_dim = spec->head_dim,
+                            .value_dim = spec->value_dim,
                             .scale = (float)spec->attention_scale,
                             .window = spec->layer_slides[p->layer] ? spec->window : 0,
                             .soft_cap = (float)spec->attention_cap,
                             .slopes = spec->alibi_slopes,
                             .slope_scale = (float)spec->alibi_scale,
-                            .rounds_slopes = spec->alibi_is_bf16};
+                            .rounds_slopes = spec->alibi_is_bf16,
+                            .sinks = sinks->is_freed ? sinks->value : p->weights->sinks,
+                            .d_sinks = sinks->gradient};
 }
 
 head_rows block_head_rows(const block_pass *p, int32_t heads) {
@@ -108,6 +112,7 @@ void block_rotate(const block_pass *p, device_array *x, int32_t heads, bool inve
     const rope_spec *rope = which == LAYER_ROPE_MAIN ? &p->spec->rope : &p->spec->rope_sliding;
     rope_call call = {.heads = heads,
                       .head_dim = p->spec->head_dim,
+                      .first = p->spec->head_plain,
                       .n = rope->dim,
                       .is_interleaved = p->spec->rope_is_interleaved};
     p->ops->rope(p->dev, x, p->buffers->rope_cos[which], p->buffers->rope_sin[which], &call, p->n,

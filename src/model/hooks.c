@@ -10,12 +10,22 @@ graft_status model_hooks_create(model_hooks *hooks, const model_spec *spec, graf
     size_t layers = (size_t)spec->n_layers;
     bool is_split = spec->has_norm[NORM_Q] && spec->qk_norm == QK_NORM_SPLIT;
     size_t split = is_split ? (size_t)(spec->n_heads + spec->n_kv_heads) : 0;
+    size_t experts = (size_t)spec->n_experts * N_EXPERT_SLOTS, n_sparse = 0;
+    for (int32_t layer = 0; layer < spec->n_layers; layer++)
+        n_sparse += model_layer_is_sparse(spec, layer);
     hooks->layers = mem_array(layers, sizeof *hooks->layers);
+    hooks->experts = n_sparse ? mem_array(n_sparse * experts, sizeof *hooks->experts) : NULL;
     hooks->split_norms = split ? mem_array(layers * split, sizeof *hooks->split_norms) : NULL;
-    if (!hooks->layers || (split && !hooks->split_norms)) {
+    if (!hooks->layers || (split && !hooks->split_norms) || (n_sparse && !hooks->experts)) {
         model_hooks_free(hooks);
         return error_memory(err, layers * sizeof *hooks->layers, "hooks");
     }
+    linear_hook *next = hooks->experts;
+    for (int32_t layer = 0; layer < spec->n_layers; layer++)
+        if (model_layer_is_sparse(spec, layer)) {
+            hooks->layers[layer].experts = next;
+            next += experts;
+        }
     for (size_t layer = 0; split && layer < layers; layer++) {
         freed_parameter *heads = hooks->split_norms + layer * split;
         hooks->layers[layer].split_norm[0] = heads;
@@ -46,7 +56,13 @@ static bool is_layer_hooked(const layer_hooks *layer, const model_spec *spec) {
     for (int slot = 0; slot < N_BRANCH_SLOTS; slot++)
         if (layer->branch[slot].form)
             return true;
-    return is_split_norm_freed(layer, spec);
+    for (int slot = 0; slot < N_EXPERT_SLOTS; slot++)
+        if (layer->expert_stack[slot].is_freed || layer->expert_stack_bias[slot].is_freed)
+            return true;
+    for (int32_t i = 0; layer->experts && i < spec->n_experts * N_EXPERT_SLOTS; i++)
+        if (is_hooked(&layer->experts[i]))
+            return true;
+    return layer->sinks.is_freed || is_split_norm_freed(layer, spec);
 }
 
 void model_hooks_finish(model_hooks *hooks, const model_spec *spec) {
@@ -65,6 +81,7 @@ void model_hooks_finish(model_hooks *hooks, const model_spec *spec) {
 void model_hooks_free(model_hooks *hooks) {
     free(hooks->layers);
     free(hooks->split_norms);
+    free(hooks->experts);
     *hooks = (model_hooks){0};
 }
 
@@ -76,7 +93,10 @@ linear_hook *model_hooks_linear(model_hooks *hooks, const model_module *module) 
         return &hooks->head;
     if (module->layer < 0)
         return &hooks->outer_linear[module->slot];
-    return &hooks->layers[module->layer].linear[module->slot];
+    layer_hooks *layer = &hooks->layers[module->layer];
+    if (module->kind == MODULE_EXPERT)
+        return &layer->experts[module->part * N_EXPERT_SLOTS + module->slot];
+    return &layer->linear[module->slot];
 }
 
 static freed_parameter *norm_parameter(model_hooks *hooks, const model_module *module,
@@ -95,6 +115,11 @@ freed_parameter *model_hooks_parameter(model_hooks *hooks, const model_module *m
         return norm_parameter(hooks, module, is_bias);
     if (module->kind == MODULE_POSITIONS)
         return &hooks->positions;
+    if (module->kind == MODULE_SINKS)
+        return &hooks->layers[module->layer].sinks;
+    if (module->kind == MODULE_EXPERTS)
+        return is_bias ? &hooks->layers[module->layer].expert_stack_bias[module->slot]
+                       : &hooks->layers[module->layer].expert_stack[module->slot];
     linear_hook *hook = model_hooks_linear(hooks, module);
     return is_bias ? &hook->bias : &hook->weight;
 }
@@ -104,4 +129,13 @@ int32_t linear_hook_ranks(const linear_hook *hook) {
     for (int32_t i = 0; i < hook->n_terms; i++)
         ranks += hook->terms[i].rank;
     return ranks;
+}
+
+int32_t layer_expert_ranks(const layer_hooks *layer, const model_spec *spec, expert_slot slot) {
+    int32_t most = 0;
+    for (int32_t e = 0; layer->experts && e < spec->n_experts; e++) {
+        int32_t ranks = linear_hook_ranks(&layer->experts[e * N_EXPERT_SLOTS + (int32_t)slot]);
+        most = ranks > most ? ranks : most;
+    }
+    return most;
 }

@@ -98,6 +98,9 @@ typedef struct layer_hooks {
     freed_parameter norm[N_NORM_SLOTS], norm_bias[N_NORM_SLOTS];
     freed_parameter *split_norm[2]; /* QK_NORM_SPLIT: [heads] of NORM_Q and NORM_K; else NULL */
     branch_hook branch[N_BRANCH_SLOTS];
+    linear_hook *experts; /* [n_experts][N_EXPERT_SLOTS]; NULL: the layer has none */
+    freed_parameter expert_stack[N_EXPERT_SLOTS], expert_stack_bias[N_EXPERT_SLOTS];
+    freed_parameter sinks;
 } layer_hooks;
 
 /* What stands before every row's first token. Batches are built with it (batch_builder.h). */
@@ -117,6 +120,7 @@ typedef struct sequence_hook {
 
 typedef struct model_hooks {
     layer_hooks *layers;          /* [n_layers] */
+    linear_hook *experts;         /* what layers' experts point into */
     freed_parameter *split_norms; /* what layers' split_norm point into */
     linear_hook embedding, head;
     linear_hook outer_linear[N_OUTER_LINEARS];
@@ -142,5 +146,7 @@ linear_hook *model_hooks_linear(model_hooks *, const model_module *);
 freed_parameter *model_hooks_parameter(model_hooks *, const model_module *, bool is_bias);
 
 int32_t linear_hook_ranks(const linear_hook *); /* sum over terms */
+/* The most that one expert's slot has. */
+int32_t layer_expert_ranks(const layer_hooks *, const model_spec *, expert_slot);
 
 #endif

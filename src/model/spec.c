@@ -10,13 +10,14 @@ enum { CONFIG_BYTES_MAX = 16 << 20 };
 
 const model_family *model_family_at(size_t i) {
     static const model_family *const families[] = {
-        &family_llama,   &family_mistral,  &family_qwen2,       &family_qwen3,
-        &family_gemma,   &family_gemma2,   &family_gemma3_text, &family_phi,
-        &family_phi3,    &family_gpt2,     &family_gpt_neox,    &family_opt,
-        &family_falcon,  &family_stablelm, &family_starcoder2,  &family_olmo,
-        &family_olmo2,   &family_olmo3,    &family_cohere,      &family_cohere2,
-        &family_granite, &family_glm4,     &family_smollm3,     &family_bloom,
-        &family_mpt};
+        &family_llama,   &family_mistral,    &family_qwen2,       &family_qwen3,
+        &family_gemma,   &family_gemma2,     &family_gemma3_text, &family_phi,
+        &family_phi3,    &family_gpt2,       &family_gpt_neox,    &family_opt,
+        &family_falcon,  &family_stablelm,   &family_starcoder2,  &family_olmo,
+        &family_olmo2,   &family_olmo3,      &family_cohere,      &family_cohere2,
+        &family_granite, &family_glm4,       &family_smollm3,     &family_bloom,
+        &family_mpt,     &family_mixtral,    &family_qwen2_moe,   &family_qwen3_moe,
+        &family_gpt_oss, &family_deepseek_v3};
     return i < sizeof families / sizeof families[0] ? families[i] : NULL;
 }
 
@@ -179,6 +180,7 @@ graft_status model_spec_read(model_spec *spec, const char *folder, const message
 void model_spec_free(model_spec *spec) {
     free(spec->layer_slides);
     free(spec->layer_rope);
+    free(spec->layer_is_sparse);
     free(spec->alibi_slopes);
     free(spec->rope.long_factors);
     free(spec->rope.short_factors);

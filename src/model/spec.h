@@ -14,13 +14,31 @@ typedef enum linear_slot {
     LINEAR_K,
     LINEAR_V,
     LINEAR_QKV, /* q, k and v in one, see qkv_groups */
+    LINEAR_Q_A, /* latent attention: to a latent of q and back */
+    LINEAR_Q_B,
+    LINEAR_KV_A, /* to the latent of k and v, and the rotated part of k that heads share */
+    LINEAR_KV_B,
     LINEAR_O,
     LINEAR_GATE,
     LINEAR_UP,      /* without a gate: what the activation takes */
     LINEAR_GATE_UP, /* gate, then up */
     LINEAR_DOWN,
+    LINEAR_ROUTER, /* layers with experts: their logits, and the expert that is always there */
+    LINEAR_SHARED_GATE,
+    LINEAR_SHARED_UP,
+    LINEAR_SHARED_DOWN,
+    LINEAR_SHARED_SCALE, /* one number a token: a sigmoid of it scales the shared expert */
     N_LINEAR_SLOTS
 } linear_slot;
+
+/* One expert's linear layers: gate and up, or both in one (rows of gate and up in turn). */
+typedef enum expert_slot {
+    EXPERT_GATE,
+    EXPERT_UP,
+    EXPERT_GATE_UP,
+    EXPERT_DOWN,
+    N_EXPERT_SLOTS
+} expert_slot;
 
 typedef enum norm_slot {
     NORM_ATTENTION, /* before attention */
@@ -31,6 +49,8 @@ typedef enum norm_slot {
     NORM_MLP_OUT,
     NORM_ATTENTION_SUM, /* on the stream, after attention was added (post-norm) */
     NORM_MLP_SUM,
+    NORM_Q_A, /* on the latents */
+    NORM_KV_A,
     N_NORM_SLOTS
 } norm_slot;
 
@@ -78,6 +98,9 @@ typedef struct model_spec {
     char model_type[32];
     int32_t n_layers, hidden, intermediate, vocab;
     int32_t n_heads, n_kv_heads, head_dim;
+    int32_t value_dim;                       /* of a head's values */
+    int32_t q_latent, kv_latent, head_plain; /* latent attention: widths of the latents, elements
+                                                of a head before those that rotate */
     int32_t max_positions;
     bool has_linear[N_LINEAR_SLOTS], has_norm[N_NORM_SLOTS];
 
@@ -96,6 +119,14 @@ typedef struct model_spec {
     int32_t qkv_groups; /* rows of a fused q, k, v: so many groups of q heads, k heads, v heads */
     activation_kind activation; /* between the MLP's linear layers */
     bool is_parallel; /* attention and MLP read the same stream: x + attention(x) + mlp(x) */
+
+    /* Experts, in the layers that are sparse. */
+    uint8_t *layer_is_sparse; /* [n_layers]; NULL: none is */
+    int32_t n_experts, expert_intermediate, shared_intermediate;
+    route_call router; /* its correction is a weight, where has_router_correction */
+    bool has_router_correction;
+    float gate_alpha, gate_limit; /* of experts, see gate_call */
+    bool has_sinks;
 
     /* Attention. */
     double attention_scale;       /* of scores */
@@ -140,7 +171,13 @@ typedef enum module_kind {
     MODULE_POSITIONS, /* learned positions */
     MODULE_LINEAR,
     MODULE_NORM,
-    MODULE_HEAD
+    MODULE_HEAD,
+    /* Bare parameters in Transformers 5: no target of "all-linear". */
+    MODULE_ROUTER,
+    MODULE_EXPERT,  /* a linear layer of one expert, by its name on disk */
+    MODULE_EXPERTS, /* the same of all experts in one tensor */
+    MODULE_SINKS,
+    MODULE_BUFFER /* the router's correction: never trained */
 } module_kind;
 
 typedef struct model_module {
@@ -151,7 +188,8 @@ typedef struct model_module {
     int32_t layer; /* -1 outside the blocks */
     int32_t slot; /* linear_slot or norm_slot, outside the blocks outer_linear or outer_norm; -1 for
                      embedding, positions and head */
-    int32_t part; /* of a norm that has a tensor for each head: which head */
+    int32_t part; /* of a norm that has a tensor for each head: which head; which expert */
+    int32_t n_stacked;  /* experts in one tensor; else 0 */
     int64_t rows, cols; /* linear, head: [out, in]; embedding, positions: [rows, width]; norm:
                            [size], cols 0, or [heads, head_dim] */
     bool has_bias;
@@ -159,11 +197,19 @@ typedef struct model_module {
     bool is_tied;       /* the head, when it has no weight of its own: it uses the embedding's */
 } model_module;
 
-/* Rank and shape of a module's weight as it is stored; 2 or 1. */
-int32_t model_stored_shape(int64_t shape[2], const model_module *);
+/* Rank and shape of a module's weight as it is stored. */
+int32_t model_stored_shape(int64_t shape[3], const model_module *);
+/* Elements of a module's weight, and of its bias. */
+int64_t model_weight_count(const model_module *);
+int64_t model_bias_count(const model_module *);
 /* The name on disk of a module's weight or bias. */
 void model_tensor_name(char *out, size_t capacity, const model_module *, bool is_bias);
 
+/* Whether a layer has the slot: MLPs are in dense layers, experts in sparse ones. */
+bool model_layer_has(const model_spec *, int32_t layer, linear_slot);
+bool model_layer_is_sparse(const model_spec *, int32_t layer);
+/* Shape of one expert's linear layer, [out, in]. */
+void model_expert_shape(int64_t *rows, int64_t *cols, const model_spec *, expert_slot);
 /* Shape of a block's linear layer, [out, in]. */
 void model_linear_shape(int64_t *rows, int64_t *cols, const model_spec *, linear_slot);
 
@@ -183,7 +229,13 @@ typedef struct model_family {
     /* "self_attn.q_proj" under model.layers.N.; NULL: the family has none. What a config leaves out
      * of these parse takes out of the spec's has_linear, has_norm and the like. */
     const char *linear_names[N_LINEAR_SLOTS];
+    const char *linear_disk_names[N_LINEAR_SLOTS]; /* NULL: the same */
     const char *norm_names[N_NORM_SLOTS];
+    /* "mlp.experts", "gate_proj": tensors of each expert are mlp.experts.N.gate_proj.weight;
+     * stacked, they are one mlp.experts.gate_up_proj. */
+    const char *experts_path, *expert_names[N_EXPERT_SLOTS];
+    bool has_stacked_experts; /* stored [experts, in, out], with biases */
+    const char *sinks_name, *router_correction_name;
     const char *layers_path; /* "model.layers" */
     const char *embedding_name, *positions_name, *head_name;
     const char *head_disk_name; /* NULL: the same */

@@ -10,8 +10,9 @@ enum { LOGITS_ELEMENTS = 1 << 24, HEAD_CHUNK_MIN = 64, HEAD_CHUNK_MAX = 256 };
 typedef struct sizes {
     const model_spec *spec;
     const model_hooks *hooks;
-    size_t n, hidden, intermediate, q, kv, heads; /* n: tokens */
-    size_t q_rows, k_rows;                        /* of q's and k's norms */
+    size_t n, hidden, intermediate, q, k, v, o, heads; /* n: tokens */
+    size_t expert_rows;                                /* tokens times experts chosen */
+    size_t q_rows, k_rows;                             /* of q's and k's norms */
     size_t element_bytes;
 } sizes;
 
@@ -58,6 +59,22 @@ static size_t most_branch_kept(const sizes *s, int slot, int32_t begin, int32_t 
     return (size_t)most;
 }
 
+static size_t most_expert_ranks(const sizes *s, expert_slot slot, int32_t begin, int32_t end) {
+    int32_t most = 0;
+    for (int32_t layer = begin; layer < end; layer++) {
+        int32_t ranks = layer_expert_ranks(&s->hooks->layers[layer], s->spec, slot);
+        most = ranks > most ? ranks : most;
+    }
+    return (size_t)most;
+}
+
+/* What hooks of a slot keep. */
+static void hook_layout(block_saved *saved, layout *l, component what, const sizes *s, int slot,
+                        int32_t begin, int32_t end) {
+    saved->xa[slot] = take(l, what, s, s->n, most_ranks(s, slot, begin, end));
+    saved->kept[slot] = take(l, what, s, most_kept(s, slot, begin, end), 1);
+}
+
 /* What checkpointing keeps beside x_in: recomputing stops before the down projection. */
 static void down_layout(block_saved *saved, layout *l, component what, const sizes *s,
                         bool backward, int32_t begin, int32_t end) {
@@ -66,9 +83,45 @@ static void down_layout(block_saved *saved, layout *l, component what, const siz
     saved->x_out = take(l, what, s, backward && has_norm[NORM_MLP_SUM] ? s->n : 0, s->hidden);
     saved->rstd[NORM_MLP_OUT] = take(l, what, s, has_norm[NORM_MLP_OUT] ? s->n : 0, 1);
     saved->rstd[NORM_MLP_SUM] = take(l, what, s, has_norm[NORM_MLP_SUM] ? s->n : 0, 1);
-    saved->xa[LINEAR_DOWN] = take(l, what, s, s->n, most_ranks(s, LINEAR_DOWN, begin, end));
-    saved->kept[LINEAR_DOWN] = take(l, what, s, most_kept(s, LINEAR_DOWN, begin, end), 1);
+    hook_layout(saved, l, what, s, LINEAR_DOWN, begin, end);
     saved->branch[BRANCH_MLP] = take(l, what, s, most_branch_kept(s, BRANCH_MLP, begin, end), 1);
+    hook_layout(saved, l, what, s, LINEAR_SHARED_DOWN, begin, end);
+    saved->expert_xa[EXPERT_DOWN] =
+        take(l, what, s, s->expert_rows, most_expert_ranks(s, EXPERT_DOWN, begin, end));
+}
+
+static bool has_sparse(const sizes *s, int32_t begin, int32_t end, bool is_sparse) {
+    for (int32_t layer = begin; layer < end; layer++)
+        if (model_layer_is_sparse(s->spec, layer) == is_sparse)
+            return true;
+    return false;
+}
+
+/* What layers with experts keep. */
+static void experts_layout(block_saved *saved, layout *l, component what, const sizes *s,
+                           int32_t begin, int32_t end) {
+    const model_spec *spec = s->spec;
+    bool is_there = has_sparse(s, begin, end, true);
+    size_t n = is_there ? s->n : 0, rows = is_there ? s->expert_rows : 0;
+    size_t shared = (size_t)spec->shared_intermediate;
+    saved->router_logits = take(l, what, s, n, (size_t)spec->n_experts);
+    saved->route_weights = take(l, what, s, rows, 1);
+    saved->expert_gate = take(l, what, s, rows, (size_t)spec->expert_intermediate);
+    saved->expert_up = take(l, what, s, rows, (size_t)spec->expert_intermediate);
+    saved->shared_gate = take(l, what, s, n, shared);
+    saved->shared_up = take(l, what, s, n, shared);
+    saved->shared_scale = take(l, what, s, spec->has_linear[LINEAR_SHARED_SCALE] ? n : 0, 1);
+    for (int slot = 0; slot < EXPERT_DOWN; slot++)
+        saved->expert_xa[slot] =
+            take(l, what, s, rows, most_expert_ranks(s, (expert_slot)slot, begin, end));
+}
+
+/* Each layer's routes; blocks that share memory share them. */
+static void choice_layout(block_saved *saved, layout *host, const sizes *s, int32_t begin,
+                          int32_t end) {
+    if (has_sparse(s, begin, end, true))
+        saved->choice =
+            layout_take(host, COMPONENT_WORKSPACE, s->expert_rows, sizeof *saved->choice);
 }
 
 static bool has_branch_form(const sizes *s, int32_t begin, int32_t end) {
@@ -91,6 +144,8 @@ static void stream_layout(block_saved *saved, layout *l, component what, const s
         if (slot != NORM_MLP_OUT)
             saved->rstd[slot] = take(l, what, s, spec->has_norm[slot] ? rows : 0, 1);
     }
+    for (int slot = NORM_Q_A; slot <= NORM_KV_A; slot++)
+        saved->rstd[slot] = take(l, what, s, spec->has_norm[slot] ? s->n : 0, 1);
 }
 
 /* Everything a block hands on but its inputs; what hooks keep for the blocks [begin, end). */
@@ -98,22 +153,23 @@ static void saved_layout(block_saved *saved, layout *l, component what, const si
                          bool backward, int32_t begin, int32_t end) {
     bool keeps_raw = backward && (s->spec->has_norm[NORM_Q] || s->spec->qkv_clip > 0);
     bool has_gate = s->spec->has_linear[LINEAR_GATE] || s->spec->has_linear[LINEAR_GATE_UP];
+    size_t n_dense = has_sparse(s, begin, end, false) ? s->n : 0;
     stream_layout(saved, l, what, s, backward, begin, end);
     saved->q_raw = take(l, what, s, keeps_raw ? s->n : 0, s->q);
-    saved->k_raw = take(l, what, s, keeps_raw ? s->n : 0, s->kv);
+    saved->k_raw = take(l, what, s, keeps_raw ? s->n : 0, s->k);
+    saved->q_latent = take(l, what, s, s->n, (size_t)s->spec->q_latent);
+    saved->kv_latent = take(l, what, s, s->n, (size_t)s->spec->kv_latent);
     saved->q = take(l, what, s, s->n, s->q);
-    saved->k = take(l, what, s, s->n, s->kv);
-    saved->v = take(l, what, s, s->n, s->kv);
-    saved->o = take(l, what, s, s->n, s->q);
+    saved->k = take(l, what, s, s->n, s->k);
+    saved->v = take(l, what, s, s->n, s->v);
+    saved->o = take(l, what, s, s->n, s->o);
     saved->lse = take(l, what, s, s->n, s->heads);
-    saved->gate = take(l, what, s, has_gate ? s->n : 0, s->intermediate);
-    saved->up = take(l, what, s, s->n, s->intermediate);
-    for (int slot = 0; slot < N_LINEAR_SLOTS; slot++) {
-        if (slot == LINEAR_DOWN)
-            continue;
-        saved->xa[slot] = take(l, what, s, s->n, most_ranks(s, slot, begin, end));
-        saved->kept[slot] = take(l, what, s, most_kept(s, slot, begin, end), 1);
-    }
+    saved->gate = take(l, what, s, has_gate ? n_dense : 0, s->intermediate);
+    saved->up = take(l, what, s, n_dense, s->intermediate);
+    experts_layout(saved, l, what, s, begin, end);
+    for (int slot = 0; slot < N_LINEAR_SLOTS; slot++)
+        if (slot != LINEAR_DOWN && slot != LINEAR_SHARED_DOWN)
+            hook_layout(saved, l, what, s, slot, begin, end);
     saved->branch[BRANCH_ATTENTION] =
         take(l, what, s, most_branch_kept(s, BRANCH_ATTENTION, begin, end), 1);
     down_layout(saved, l, what, s, backward, begin, end);
@@ -125,15 +181,29 @@ static int64_t hook_scratch(const sizes *s, const linear_hook *hook, int64_t row
     return linear_scratch_elements(&call, (int64_t)s->n);
 }
 
+/* A token goes to an expert once: no expert has more rows than there are tokens. */
+static int64_t experts_scratch(const sizes *s, const layer_hooks *layer) {
+    int64_t most = 0, rows, cols;
+    for (int32_t i = 0; layer->experts && i < s->spec->n_experts * N_EXPERT_SLOTS; i++) {
+        model_expert_shape(&rows, &cols, s->spec, (expert_slot)(i % N_EXPERT_SLOTS));
+        int64_t elements = hook_scratch(s, &layer->experts[i], rows, cols);
+        most = elements > most ? elements : most;
+    }
+    return most;
+}
+
 static size_t linear_scratch(const sizes *s) {
     int64_t most = 0;
-    for (int32_t layer = 0; layer < s->spec->n_layers; layer++)
+    for (int32_t layer = 0; layer < s->spec->n_layers; layer++) {
+        int64_t experts = experts_scratch(s, &s->hooks->layers[layer]);
+        most = experts > most ? experts : most;
         for (int slot = 0; slot < N_LINEAR_SLOTS; slot++) {
             int64_t rows, cols;
             model_linear_shape(&rows, &cols, s->spec, (linear_slot)slot);
             int64_t elements = hook_scratch(s, &s->hooks->layers[layer].linear[slot], rows, cols);
             most = elements > most ? elements : most;
         }
+    }
     int64_t outer = hook_scratch(s, &s->hooks->outer_linear[OUTER_PROJECT_IN], s->spec->hidden,
                                  s->spec->embedding_dim);
     return (size_t)(outer > most ? outer : most);
@@ -167,7 +237,7 @@ static size_t form_scratch(const sizes *s) {
 
 /* Of the widest fused linear; 0: none is. */
 static size_t fused_width(const sizes *s) {
-    const linear_slot slots[] = {LINEAR_QKV, LINEAR_GATE_UP};
+    const linear_slot slots[] = {LINEAR_QKV, LINEAR_GATE_UP, LINEAR_KV_A, LINEAR_KV_B};
     int64_t most = 0;
     for (size_t i = 0; i < sizeof slots / sizeof slots[0]; i++) {
         int64_t rows, cols;
@@ -176,6 +246,49 @@ static size_t fused_width(const sizes *s) {
             most = rows;
     }
     return (size_t)most;
+}
+
+static size_t latent_width(const sizes *s) {
+    int32_t q = s->spec->q_latent, kv = s->spec->kv_latent;
+    return (size_t)(q > kv ? q : kv);
+}
+
+static void experts_scratch_layout(block_scratch *scratch, layout *l, const sizes *s,
+                                   bool training) {
+    const component what = COMPONENT_WORKSPACE;
+    const model_spec *spec = s->spec;
+    size_t rows = s->expert_rows, n = s->n, width = (size_t)spec->expert_intermediate;
+    size_t shared = (size_t)spec->shared_intermediate;
+    bool is_fused = spec->family->expert_names[EXPERT_GATE_UP];
+    scratch->expert_rows = take(l, what, s, rows, s->hidden);
+    scratch->d_expert_rows = take(l, what, s, training ? rows : 0, s->hidden);
+    scratch->expert_h = take(l, what, s, rows, width);
+    scratch->expert_dh = take(l, what, s, training ? rows : 0, width);
+    scratch->expert_fused = take(l, what, s, is_fused ? rows : 0, 2 * width);
+    scratch->row_weights = take(l, what, s, rows, 1);
+    scratch->d_row_weights = take(l, what, s, training ? rows : 0, 1);
+    scratch->d_route_weights = take(l, what, s, training ? rows : 0, 1);
+    scratch->d_router_logits = take(l, what, s, training ? n : 0, (size_t)spec->n_experts);
+    scratch->shared_h = take(l, what, s, n, shared);
+    scratch->shared_dh = take(l, what, s, training ? n : 0, shared);
+    if (spec->has_linear[LINEAR_SHARED_SCALE]) {
+        scratch->shared_share = take(l, what, s, n, 1);
+        scratch->d_shared_scale = take(l, what, s, training ? n : 0, 1);
+    }
+}
+
+static void grouping_layout(expert_grouping *g, layout *host, const sizes *s, size_t jobs) {
+    const component what = COMPONENT_WORKSPACE;
+    size_t experts = (size_t)s->spec->n_experts, rows = s->expert_rows;
+    if (!experts)
+        return;
+    g->begin = layout_take(host, what, experts + 1, sizeof(int32_t));
+    g->next = layout_take(host, what, experts, sizeof(int32_t));
+    g->token = layout_take(host, what, rows, sizeof(int32_t));
+    g->assignment = layout_take(host, what, rows, sizeof(int32_t));
+    g->grid = layout_take(host, what, rows + 1, sizeof(int32_t));
+    g->job_begin = layout_take(host, what, jobs + 1, sizeof(int32_t));
+    g->dropout_counter = layout_take(host, what, rows, sizeof(uint64_t));
 }
 
 static void scratch_layout(block_scratch *scratch, layout *l, const sizes *s, bool training) {
@@ -191,15 +304,21 @@ static void scratch_layout(block_scratch *scratch, layout *l, const sizes *s, bo
     }
     scratch->linear = take(l, what, s, linear_scratch(s), 1);
     scratch->form = take(l, what, s, form_scratch(s), 1);
+    scratch->latent = take(l, what, s, s->n, latent_width(s));
     /* The MLP's gradients are done with when the attention's begin. */
     layout_place place = layout_mark(l);
-    scratch->h = take(l, what, s, n_backward, s->intermediate);
-    scratch->dh = take(l, what, s, n_backward, s->intermediate);
+    size_t n_dense = has_sparse(s, 0, s->spec->n_layers, false) ? n_backward : 0;
+    scratch->h = take(l, what, s, n_dense, s->intermediate);
+    scratch->dh = take(l, what, s, n_dense, s->intermediate);
     layout_release(l, place);
-    scratch->d_o = take(l, what, s, n_backward, s->q);
+    if (has_sparse(s, 0, s->spec->n_layers, true))
+        experts_scratch_layout(scratch, l, s, training);
+    layout_release(l, place);
+    scratch->d_latent = take(l, what, s, n_backward, latent_width(s));
+    scratch->d_o = take(l, what, s, n_backward, s->o);
     scratch->dq = take(l, what, s, n_backward, s->q);
-    scratch->dk = take(l, what, s, n_backward, s->kv);
-    scratch->dv = take(l, what, s, n_backward, s->kv);
+    scratch->dk = take(l, what, s, n_backward, s->k);
+    scratch->dv = take(l, what, s, n_backward, s->v);
     scratch->attention = take(l, what, s, n_backward, s->heads);
 }
 
@@ -273,6 +392,7 @@ static void host_layout(step_buffers *b, layout *host, const sizes *s) {
     head->dropout_counter = layout_take(host, what, rows, sizeof(uint64_t));
     head->grid = layout_take(host, what, rows + 1, sizeof(int32_t));
     head->job_begin = layout_take(host, what, jobs + 1, sizeof(int32_t));
+    grouping_layout(&b->scratch.grouping, host, s, jobs);
 }
 
 /* The lowest block that backward passes. */
@@ -304,7 +424,7 @@ static void turns_layout(step_buffers *b, block_saved *shared, layout *device, c
     }
 }
 
-static void layers_layout(step_buffers *b, layout *device, const sizes *s,
+static void layers_layout(step_buffers *b, layout *device, layout *host, const sizes *s,
                           const block_saved *shared) {
     const component what = COMPONENT_ACTIVATIONS;
     int32_t first = first_kept(s);
@@ -318,8 +438,10 @@ static void layers_layout(step_buffers *b, layout *device, const sizes *s,
         }
         if (b->limits.checkpointing)
             down_layout(saved, device, what, s, true, layer, layer + 1);
-        else
+        else {
             saved_layout(saved, device, what, s, true, layer, layer + 1);
+            choice_layout(saved, host, s, layer, layer + 1);
+        }
         saved->x_in = take(device, what, s, s->n, s->hidden);
     }
 }
@@ -357,7 +479,10 @@ graft_status step_layout(step_buffers *b, block_saved *saved, layout *device, la
                      .hidden = (size_t)spec->hidden,
                      .intermediate = (size_t)spec->intermediate,
                      .q = (size_t)spec->n_heads * (size_t)spec->head_dim,
-                     .kv = (size_t)spec->n_kv_heads * (size_t)spec->head_dim,
+                     .k = (size_t)spec->n_kv_heads * (size_t)spec->head_dim,
+                     .v = (size_t)spec->n_kv_heads * (size_t)spec->value_dim,
+                     .o = (size_t)spec->n_heads * (size_t)spec->value_dim,
+                     .expert_rows = n * (size_t)spec->router.n_chosen,
                      .heads = (size_t)spec->n_heads,
                      .q_rows = n * (is_whole ? 1 : (size_t)spec->n_heads),
                      .k_rows = n * (is_whole ? 1 : (size_t)spec->n_kv_heads),
@@ -378,7 +503,8 @@ graft_status step_layout(step_buffers *b, block_saved *saved, layout *device, la
     }
     b->loss = take(device, COMPONENT_WORKSPACE, &s, (size_t)limits->max_labelled, 1);
     turns_layout(b, &shared, device, &s);
-    layers_layout(b, device, &s, &shared);
+    choice_layout(&shared, host, &s, 0, spec->n_layers);
+    layers_layout(b, device, host, &s, &shared);
     host_layout(b, host, &s);
     if (device->overflow || host->overflow)
         return error_set(err, GRAFT_E_INPUT,

@@ -24,10 +24,18 @@ typedef struct block_saved {
     device_array *q_raw, *k_raw, *q, *k, *v; /* [n, heads * head_dim], [n, kv_heads * head_dim] */
     device_array *o, *lse;                   /* [n, heads * head_dim], [n, heads] */
     device_array *gate, *up;                 /* [n, intermediate] */
-    device_array *rstd[N_NORM_SLOTS];        /* [n]; of q and k [n, heads], [n, kv_heads] */
-    device_array *xa[N_LINEAR_SLOTS];        /* [n, ranks] */
-    device_array *kept[N_LINEAR_SLOTS];      /* what the slots' forms keep */
-    device_array *branch[N_BRANCH_SLOTS];    /* what the branches' forms keep */
+    device_array *q_latent, *kv_latent;      /* [n, latents] before their norms */
+    /* Layers with experts; rows are tokens times experts chosen. */
+    device_array *router_logits, *route_weights; /* [n, experts], [n, chosen] */
+    device_array *expert_gate, *expert_up;       /* [rows, expert_intermediate] */
+    device_array *expert_xa[N_EXPERT_SLOTS];     /* [rows, ranks] */
+    device_array *shared_gate, *shared_up;       /* [n, shared_intermediate] */
+    device_array *shared_scale;                  /* [n] */
+    int32_t *choice;                             /* host, [n, chosen] */
+    device_array *rstd[N_NORM_SLOTS];            /* [n]; of q and k [n, heads], [n, kv_heads] */
+    device_array *xa[N_LINEAR_SLOTS];            /* [n, ranks] */
+    device_array *kept[N_LINEAR_SLOTS];          /* what the slots' forms keep */
+    device_array *branch[N_BRANCH_SLOTS];        /* what the branches' forms keep */
 } block_saved;
 
 typedef struct step_limits {
@@ -43,6 +51,14 @@ typedef struct step_limits {
                          * min(GRID_TOKENS, head_chunk) rows. */
 } step_limits;
 
+/* Rows of tokens by expert; host. */
+typedef struct expert_grouping {
+    int32_t *begin, *next;       /* [experts + 1], [experts] */
+    int32_t *token, *assignment; /* [rows] index of the token, and in [n, chosen] */
+    int32_t *grid, *job_begin;   /* [rows + 1], [max_jobs + 1] of the expert under way */
+    uint64_t *dropout_counter;   /* [rows] */
+} expert_grouping;
+
 /* Scratch of one block; contents do not outlive a call. d_o, dq, dk, dv lie over h and dh. */
 typedef struct block_scratch {
     device_array *normed, *d_normed; /* [n, hidden] a linear's input and its gradient */
@@ -52,8 +68,17 @@ typedef struct block_scratch {
     device_array *h, *dh;             /* [n, intermediate] act(gate) * up; without training NULL */
     device_array *d_o, *dq, *dk, *dv; /* like o, q, k, v */
     device_array *attention;          /* [n, n_heads] */
-    device_array *linear;             /* linear_scratch_elements of the largest linear */
-    device_array *form;               /* scratch of the form that needs most */
+    device_array *latent, *d_latent;  /* [n, wider latent] */
+    expert_grouping grouping;
+    device_array *expert_rows, *d_expert_rows; /* [rows, hidden] */
+    device_array *expert_h, *expert_dh;        /* [rows, expert_intermediate] */
+    device_array *expert_fused;                /* [rows, 2 * expert_intermediate] */
+    device_array *row_weights, *d_row_weights; /* [rows] */
+    device_array *d_route_weights, *d_router_logits;
+    device_array *shared_h, *shared_dh;          /* [n, shared_intermediate] */
+    device_array *shared_share, *d_shared_scale; /* [n] */
+    device_array *linear;                        /* linear_scratch_elements of the largest linear */
+    device_array *form;                          /* scratch of the form that needs most */
 } block_scratch;
 
 /* What the head works in; it lies over the blocks' scratch. */

@@ -14,6 +14,7 @@ struct weight_source {
     safetensors *files;
     int32_t n_layers;
     layer_weights *layers; /* [n_layers] */
+    weight_ref *experts;   /* what layers' experts point into */
     outer_weights outer;
     void *uploaded;
     size_t uploaded_bytes;
@@ -33,8 +34,12 @@ typedef struct opening {
 /* ---- What is uploaded ---- */
 
 /* Norms of a block's heads lie one behind the other, as one array: the first makes room for all. */
-static int64_t norm_elements(const model_module *modules, size_t n, size_t i) {
+static int64_t uploaded_elements(const model_module *modules, size_t n, size_t i) {
     int64_t elements = 0;
+    if (modules[i].kind == MODULE_SINKS || modules[i].kind == MODULE_BUFFER)
+        return modules[i].rows;
+    if (modules[i].kind != MODULE_NORM)
+        return 0;
     if (modules[i].part > 0)
         return 0;
     for (size_t j = i; j < n && modules[j].kind == MODULE_NORM && (j == i || modules[j].part > 0) &&
@@ -48,17 +53,18 @@ static int64_t norm_elements(const model_module *modules, size_t n, size_t i) {
 static void upload_layout(device_array **places, layout *l, const model_module *modules, size_t n,
                           size_t element_bytes) {
     for (size_t i = 0; i < n; i++) {
-        int64_t elements = modules[i].kind == MODULE_NORM ? norm_elements(modules, n, i) : 0;
+        int64_t elements = uploaded_elements(modules, n, i);
         void *weight = NULL, *bias = NULL;
         if (elements)
             weight = layout_take(l, COMPONENT_WEIGHTS, (size_t)elements, element_bytes);
         if (modules[i].has_bias)
-            bias = layout_take(l, COMPONENT_WEIGHTS, (size_t)modules[i].rows, element_bytes);
+            bias = layout_take(l, COMPONENT_WEIGHTS, (size_t)model_bias_count(&modules[i]),
+                               element_bytes);
         if (!places)
             continue;
         places[2 * i] = weight;
         places[2 * i + 1] = bias;
-        if (modules[i].part > 0)
+        if (modules[i].kind == MODULE_NORM && modules[i].part > 0)
             places[2 * i] = (device_array *)((unsigned char *)places[2 * i - 2] +
                                              (size_t)modules[i].rows * element_bytes);
     }
@@ -132,6 +138,8 @@ static graft_status find_tensor(tensor_view *out, opening *o, const model_module
     tensor_view want = {.rank = 1, .shape = {module->rows}};
     if (!is_bias)
         want.rank = model_stored_shape(want.shape, module);
+    else if (module->n_stacked)
+        want = (tensor_view){.rank = 2, .shape = {module->n_stacked, module->rows}};
     if (!tensor_has_shape(out, want.rank, want.shape))
         return error_set(
             err, GRAFT_E_INPUT,
@@ -158,7 +166,7 @@ static graft_status upload_tensor(const device_array **out, opening *o, size_t i
     if (status != GRAFT_OK)
         return status;
     dev->ops->upload(dev, place, view.data, view.type, (int64_t)tensor_count(&view));
-    if (o->modules[i].part == 0)
+    if (o->modules[i].kind != MODULE_NORM || o->modules[i].part == 0)
         *out = place;
     return GRAFT_OK;
 }
@@ -202,6 +210,30 @@ static graft_status resolve_linear(opening *o, size_t i, graft_error *err) {
     return status;
 }
 
+/* One expert's matrix, or all of them, one behind the other. */
+static graft_status resolve_experts(opening *o, size_t i, graft_error *err) {
+    const model_module *module = &o->modules[i];
+    layer_weights *layer = &o->source->layers[module->layer];
+    weight_ref *experts = &o->source->experts[layer->experts - o->source->experts];
+    if (module->kind == MODULE_EXPERT)
+        return resolve_matrix(&experts[module->part * N_EXPERT_SLOTS + module->slot], o, module,
+                              err);
+    tensor_view view;
+    graft_status status = find_tensor(&view, o, module, false, err);
+    for (int32_t e = 0; status == GRAFT_OK && e < module->n_stacked; e++)
+        experts[e * N_EXPERT_SLOTS + module->slot] =
+            (weight_ref){.data = (const char *)view.data +
+                                 (size_t)(e * module->rows * module->cols) * dtype_bytes(view.type),
+                         .type = view.type,
+                         .rows = module->rows,
+                         .cols = module->cols,
+                         .row_stride = view.shape[2],
+                         .is_transposed = module->is_transposed};
+    if (status == GRAFT_OK && module->has_bias)
+        status = upload_tensor(&layer->expert_bias[module->slot], o, i, true, err);
+    return status;
+}
+
 static graft_status resolve_module(opening *o, size_t i, graft_error *err) {
     const model_module *module = &o->modules[i];
     outer_weights *outer = &o->source->outer;
@@ -222,7 +254,15 @@ static graft_status resolve_module(opening *o, size_t i, graft_error *err) {
             status = upload_tensor(&outer->head_bias, o, i, true, err);
         return status;
     case MODULE_LINEAR:
+    case MODULE_ROUTER:
         return resolve_linear(o, i, err);
+    case MODULE_EXPERT:
+    case MODULE_EXPERTS:
+        return resolve_experts(o, i, err);
+    case MODULE_SINKS:
+        return upload_tensor(&o->source->layers[module->layer].sinks, o, i, false, err);
+    case MODULE_BUFFER:
+        return upload_tensor(&o->source->layers[module->layer].router_correction, o, i, false, err);
     }
     return status;
 }
@@ -295,10 +335,20 @@ static graft_status allocate_tables(opening *o, graft_error *err) {
     size_t n_tensors = safetensors_count(source->files);
     source->n_layers = o->spec->n_layers;
     source->layers = mem_array((size_t)source->n_layers, sizeof *source->layers);
+    size_t experts = (size_t)o->spec->n_experts * N_EXPERT_SLOTS, n_sparse = 0;
+    for (int32_t layer = 0; layer < source->n_layers; layer++)
+        n_sparse += model_layer_is_sparse(o->spec, layer);
+    source->experts = n_sparse ? mem_array(n_sparse * experts, sizeof *source->experts) : NULL;
     o->places = mem_array(2 * o->n_modules, sizeof(device_array *));
     o->is_used = mem_array(n_tensors, sizeof *o->is_used);
-    if (!source->layers || !o->places || !o->is_used)
+    if (!source->layers || !o->places || !o->is_used || (n_sparse && !source->experts))
         return error_memory(err, n_tensors + o->n_modules * sizeof(void *), "the table of weights");
+    weight_ref *next = source->experts;
+    for (int32_t layer = 0; layer < source->n_layers; layer++)
+        if (model_layer_is_sparse(o->spec, layer)) {
+            source->layers[layer].experts = next;
+            next += experts;
+        }
     return GRAFT_OK;
 }
 
@@ -340,6 +390,7 @@ void weight_source_close(weight_source **source_) {
     if (!source)
         return;
     free(source->layers);
+    free(source->experts);
     if (source->uploaded)
         source->dev->ops->release(source->dev, source->uploaded);
     safetensors_close(&source->files);

@@ -11,6 +11,9 @@ typedef struct layer_weights {
     weight_ref linear[N_LINEAR_SLOTS];
     const device_array *bias[N_LINEAR_SLOTS];                         /* NULL: none */
     const device_array *norm[N_NORM_SLOTS], *norm_bias[N_NORM_SLOTS]; /* NULL: 1 and 0 */
+    const weight_ref *experts;                       /* [n_experts][N_EXPERT_SLOTS] */
+    const device_array *expert_bias[N_EXPERT_SLOTS]; /* [n_experts, rows]; NULL: none */
+    const device_array *sinks, *router_correction;
 } layer_weights;
 
 typedef struct outer_weights {

@@ -150,6 +150,8 @@ static freed_parameter free_tensor(model_case *m, const model_module *module, bo
 void model_case_train_all(model_case *m) {
     for (size_t i = 0; i < m->n_modules; i++) {
         const model_module *module = &m->modules[i];
+        if (module->kind == MODULE_BUFFER)
+            continue;
         *model_hooks_parameter(&m->hooks, module, false) =
             module->is_tied ? m->hooks.embedding.weight : free_tensor(m, module, false);
         if (module->has_bias)
@@ -166,6 +168,69 @@ static low_rank_term *new_term(model_case *m, linear_hook *hook) {
     assert_ptr_equal(&hook->terms[hook->n_terms], term);
     hook->n_terms++;
     return term;
+}
+
+/* B of stacked experts, as the experts' own one behind the other. */
+static test_parameter *stacked_b(model_case *m, const char *name, const tensor_view *b,
+                                 int32_t n_experts, int32_t rank) {
+    int64_t n = (int64_t)tensor_count(b);
+    test_parameter *p = model_case_parameter(m, name, NULL, n);
+    float *values = mem_array((size_t)n, sizeof *values);
+    assert_non_null(values);
+    assert_int_equal(b->type, DTYPE_F32);
+    p->n_experts = n_experts;
+    p->rank = rank;
+    for (int64_t i = 0; i < n; i++)
+        values[test_parameter_place(p, i)] = ((const float *)b->data)[i];
+    m->dev->ops->upload(m->dev, p->value, values, DTYPE_F32, n);
+    free(values);
+    return p;
+}
+
+static void stacked_term(model_case *m, int32_t layer, int32_t expert, expert_slot slot,
+                         const low_rank_term *of, int64_t b_first) {
+    linear_hook *hook = &m->hooks.layers[layer].experts[expert * N_EXPERT_SLOTS + (int32_t)slot];
+    low_rank_term *term = new_term(m, hook);
+    *term = *of;
+    term->b = array_at_const(m->dev, of->b, b_first);
+    term->db = array_at(m->dev, of->db, b_first);
+}
+
+/* LoRA on the parameters that hold all experts, as PEFT's target_parameters has it: under `name`
+ * one of the two products, with the rows of gate before those of up. */
+static bool train_stacked(model_case *m, const safetensors *files, int32_t layer,
+                          const char *name) {
+    char a_name[160], b_name[160];
+    tensor_view a, b;
+    const int64_t hidden = m->spec.hidden, width = m->spec.expert_intermediate;
+    snprintf(a_name, sizeof a_name, "base_model.model.model.layers.%d.mlp.%s.lora_A.weight", layer,
+             name);
+    snprintf(b_name, sizeof b_name, "base_model.model.model.layers.%d.mlp.%s.lora_B.weight", layer,
+             name);
+    if (!safetensors_find(&a, files, a_name) || !safetensors_find(&b, files, b_name))
+        return false;
+    int32_t experts = m->spec.n_experts, rank = (int32_t)(a.shape[0] / experts);
+    int64_t in = a.shape[1], out = b.shape[0];
+    test_parameter *pa = model_case_parameter(m, a_name, &a, (int64_t)tensor_count(&a));
+    test_parameter *pb = stacked_b(m, b_name, &b, experts, rank);
+    for (int32_t e = 0; e < experts; e++) {
+        low_rank_term term = {.a = array_at(m->dev, pa->value, e * rank * in),
+                              .da = array_at(m->dev, pa->gradient, e * rank * in),
+                              .b = array_at(m->dev, pb->value, e * out * rank),
+                              .db = array_at(m->dev, pb->gradient, e * out * rank),
+                              .scale = 2, /* alpha is twice r in every golden */
+                              .rank = rank,
+                              .job = -1};
+        if (in != hidden)
+            stacked_term(m, layer, e, EXPERT_DOWN, &term, 0);
+        else if (m->spec.family->expert_names[EXPERT_GATE_UP])
+            stacked_term(m, layer, e, EXPERT_GATE_UP, &term, 0);
+        else {
+            stacked_term(m, layer, e, EXPERT_GATE, &term, 0);
+            stacked_term(m, layer, e, EXPERT_UP, &term, width * rank);
+        }
+    }
+    return true;
 }
 
 void model_case_train_lora(model_case *m, const char *adapter_folder) {
@@ -189,6 +254,12 @@ void model_case_train_lora(model_case *m, const char *adapter_folder) {
                                 .scale = 2, /* alpha 8, r 4 */
                                 .rank = (int32_t)a.shape[0],
                                 .job = -1};
+    }
+    for (int32_t layer = 0; layer < m->spec.n_layers; layer++) {
+        if (!model_layer_is_sparse(&m->spec, layer))
+            continue;
+        train_stacked(m, files, layer, "experts.base_layer");
+        train_stacked(m, files, layer, "experts");
     }
     assert_int_equal(m->n_parameters, safetensors_count(files));
     safetensors_close(&files);

@@ -117,6 +117,10 @@ void cpu_fill(backend *, device_array *y, double value, int64_t n);
 void cpu_copy(backend *, device_array *y, const device_array *x, int64_t n);
 void cpu_add(backend *, device_array *y, const device_array *x, int64_t n);
 void cpu_scale(backend *, device_array *y, double factor, int64_t n);
+void cpu_route_fwd(backend *, device_array *weights, int32_t *choice, const device_array *logits,
+                   const route_call *, int64_t n);
+void cpu_route_bwd(backend *, device_array *d_logits, const device_array *d_weights,
+                   const device_array *logits, const int32_t *choice, const route_call *, int64_t n);
 void cpu_copy_blocks(backend *, device_array *y, block_places to, const device_array *x,
                      block_places from, int64_t n, int64_t blocks, int64_t cols, bool add);
 void cpu_gather_rows(backend *, device_array *y, const device_array *x, const int32_t *index,

@@ -64,6 +64,10 @@ void ref_fill(backend *, device_array *y, double value, int64_t n);
 void ref_copy(backend *, device_array *y, const device_array *x, int64_t n);
 void ref_add(backend *, device_array *y, const device_array *x, int64_t n);
 void ref_scale(backend *, device_array *y, double factor, int64_t n);
+void ref_route_fwd(backend *, device_array *weights, int32_t *choice, const device_array *logits,
+                   const route_call *, int64_t n);
+void ref_route_bwd(backend *, device_array *d_logits, const device_array *d_weights,
+                   const device_array *logits, const int32_t *choice, const route_call *, int64_t n);
 void ref_copy_blocks(backend *, device_array *y, block_places to, const device_array *x,
                      block_places from, int64_t n, int64_t blocks, int64_t cols, bool add);
 void ref_gather_rows(backend *, device_array *y, const device_array *x, const int32_t *index,

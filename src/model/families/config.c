@@ -200,6 +200,7 @@ graft_status config_read_common(model_spec *spec, const json_t *config,
     if (status != GRAFT_OK)
         return status;
     spec->embedding_dim = spec->hidden;
+    spec->value_dim = spec->head_dim;
     spec->attention_scale = 1 / sqrt((double)spec->head_dim);
     spec->layer_slides = mem_array((size_t)spec->n_layers, 1);
     spec->layer_rope = mem_array((size_t)spec->n_layers, 1);

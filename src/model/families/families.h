@@ -62,6 +62,25 @@ graft_status config_read_attention_bias(model_spec *, const json_t *config, cons
 graft_status config_read_mlp_bias(model_spec *, const json_t *config, const char *key,
                                   const char *origin, graft_error *);
 
+/* What a family calls the keys of its experts, and what they are when left out. */
+typedef struct expert_keys {
+    const char *n_experts, *n_experts_other; /* other: a second name */
+    const char *intermediate;                /* NULL: intermediate_size */
+    const char *shared_intermediate;         /* NULL: none is shared, or it is read elsewhere */
+    int32_t n_experts_default, n_chosen_default, intermediate_default, shared_default;
+    route_call router; /* kind, and whether it normalises when norm_topk_prob is left out */
+} expert_keys;
+/* Experts in every layer. Refuses output_router_logits, which adds a loss in training. */
+graft_status config_read_experts(model_spec *, const json_t *config, const expert_keys *,
+                                 const char *origin, graft_error *);
+/* Qwen's plain layers: mlp_only_layers, and all but every decoder_sparse_step-th. */
+graft_status config_read_sparse_layers(model_spec *, const json_t *config, const char *origin,
+                                       graft_error *);
+graft_status config_refuse_nonzero(const json_t *config, const char *key, const char *origin,
+                                   graft_error *);
+/* DeepSeek's scores are scaled by yarn's mscale_all_dim, squared; 1 without yarn. */
+double config_yarn_scale(const model_spec *, const json_t *config);
+
 /* ALiBi's slopes for any number of heads: 2^(-8 (h + 1) / n) for powers of two; for others the
  * models differ. */
 typedef enum alibi_slopes { ALIBI_BLOOM, ALIBI_MPT } alibi_slopes;
@@ -98,6 +117,7 @@ extern const model_family family_llama, family_mistral, family_qwen2, family_qwe
     family_gemma2, family_gemma3_text, family_phi, family_phi3, family_gpt2, family_gpt_neox,
     family_opt, family_falcon, family_stablelm, family_starcoder2, family_olmo, family_olmo2,
     family_olmo3, family_cohere, family_cohere2, family_granite, family_glm4, family_smollm3,
-    family_bloom, family_mpt;
+    family_bloom, family_mpt, family_mixtral, family_qwen2_moe, family_qwen3_moe, family_gpt_oss,
+    family_deepseek_v3;
 
 #endif
