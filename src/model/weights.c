@@ -16,6 +16,8 @@ struct weight_source {
     layer_weights *layers; /* [n_layers] */
     weight_ref *experts;   /* what layers' experts point into */
     outer_weights outer;
+    size_t prefix_length; /* of "model." and the like, where the files' names leave it out */
+    char prefix[32];
     void *uploaded;
     size_t uploaded_bytes;
 };
@@ -130,7 +132,7 @@ static graft_status find_tensor(tensor_view *out, opening *o, const model_module
     const safetensors *files = o->source->files;
     char name[112], found[96], expected[96];
     model_tensor_name(name, sizeof name, module, is_bias);
-    size_t at = tensor_index(files, name);
+    size_t at = tensor_index(files, weight_source_name(o->source, name));
     if (at == safetensors_count(files))
         return missing_tensor(o, name, module, err);
     o->is_used[at] = true;
@@ -267,6 +269,27 @@ static graft_status resolve_module(opening *o, size_t i, graft_error *err) {
     return status;
 }
 
+/* ---- Names without the model's prefix: a base model was saved, without its head ---- */
+
+static void find_prefix(weight_source *source, const model_spec *spec) {
+    char name[112];
+    tensor_view view;
+    const char *first = strchr(spec->family->embedding_name, '.');
+    snprintf(name, sizeof name, "%s.weight", spec->family->embedding_name);
+    if (!first || safetensors_find(&view, source->files, name))
+        return;
+    size_t length = (size_t)(first - spec->family->embedding_name) + 1;
+    if (length >= sizeof source->prefix || !safetensors_find(&view, source->files, name + length))
+        return;
+    memcpy(source->prefix, spec->family->embedding_name, length);
+    source->prefix_length = length;
+}
+
+const char *weight_source_name(const weight_source *source, const char *name) {
+    size_t length = source->prefix_length;
+    return length && !strncmp(name, source->prefix, length) ? name + length : name;
+}
+
 /* ---- Tied heads and what is left over ---- */
 
 static void head_tensor_name(char *out, size_t capacity, const model_spec *spec) {
@@ -295,9 +318,17 @@ static void check_tied_head(model_spec *spec, const safetensors *files, const me
                  head_name, embedding_name);
 }
 
+/* Buffers of old files: rotary frequencies, and the causal masks of GPT-2 and GPT-NeoX. */
 static bool is_known_buffer(const char *name) {
-    const char *end = strrchr(name, '.');
-    return end && strcmp(end, ".inv_freq") == 0;
+    static const char *const ends[] = {".inv_freq", ".attn.bias", ".attn.masked_bias",
+                                       ".attention.bias", ".attention.masked_bias"};
+    size_t length = strlen(name);
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        size_t n = strlen(ends[i]);
+        if (length >= n && !strcmp(name + length - n, ends[i]))
+            return true;
+    }
+    return false;
 }
 
 /* A tensor inside the blocks that the config has no place for means another model; others (a reward
@@ -305,14 +336,14 @@ static bool is_known_buffer(const char *name) {
 static graft_status check_left_over(const opening *o, const message_sink *sink, graft_error *err) {
     const safetensors *files = o->source->files;
     char head_name[112], shown[512] = "";
-    size_t n_left = 0, path_length = strlen(o->spec->family->layers_path);
+    const char *layers_path = weight_source_name(o->source, o->spec->family->layers_path);
+    size_t n_left = 0, path_length = strlen(layers_path);
     head_tensor_name(head_name, sizeof head_name, o->spec);
     for (size_t i = 0; i < safetensors_count(files); i++) {
         const char *name = safetensors_name(files, i);
         if (o->is_used[i] || is_known_buffer(name) || strcmp(name, head_name) == 0)
             continue;
-        if (strncmp(name, o->spec->family->layers_path, path_length) == 0 &&
-            name[path_length] == '.')
+        if (strncmp(name, layers_path, path_length) == 0 && name[path_length] == '.')
             return error_set(err, GRAFT_E_INPUT,
                              "%s: tensor \"%.100s\" has no place in the %s model of %d layers that "
                              "config.json describes. They do not belong to one model",
@@ -363,6 +394,7 @@ graft_status weight_source_open(weight_source **out, backend *dev, model_spec *s
     graft_status status = safetensors_open_model(&source->files, folder, sink, err);
     if (status != GRAFT_OK)
         goto cleanup;
+    find_prefix(source, spec);
     check_tied_head(spec, source->files, sink);
     status = model_modules(&o.modules, &o.n_modules, spec, err);
     if (status == GRAFT_OK)
@@ -420,7 +452,7 @@ const outer_weights *weight_source_outer(const weight_source *source) {
 }
 
 bool weight_source_tensor(tensor_view *out, const weight_source *source, const char *name) {
-    return safetensors_find(out, source->files, name);
+    return safetensors_find(out, source->files, weight_source_name(source, name));
 }
 
 const safetensors *weight_source_files(const weight_source *source) {

@@ -41,6 +41,8 @@ graft_status layer_acquire(layer_weights *out, weight_source *, int32_t layer, i
 void layer_release(weight_source *, int32_t layer);
 const outer_weights *weight_source_outer(const weight_source *);
 
+/* What the files call a tensor: they may leave out the first part of its name ("transformer."). */
+const char *weight_source_name(const weight_source *, const char *name);
 /* The stored tensor by its name on disk; false when there is none. For masters, merges, saves. */
 bool weight_source_tensor(tensor_view *out, const weight_source *, const char *name);
 const safetensors *weight_source_files(const weight_source *);

@@ -617,6 +617,64 @@ static const loss_params loss_odd = {.lengths = {4, 3}, .vocab = 1037};
 static const loss_params loss_tiny = {.lengths = {2}, .vocab = 3};
 static const loss_params loss_capped = {.lengths = {5}, .vocab = 45, .cap = 1.25f};
 
+/* ---- routing: weights of the experts chosen; the choice itself has no gradient ---- */
+
+enum { ROUTE_LOGITS, ROUTE_WEIGHTS, ROUTE_D_WEIGHTS, ROUTE_D_LOGITS, ROUTE_CORRECTION };
+
+typedef struct route_state {
+    route_call call;
+    int32_t choice[64 * 4];
+} route_state;
+
+static void build_route(op_run *run, backend *dev, uint64_t seed, const void *params) {
+    const route_call *call = params;
+    op_run_begin(run, dev, seed, glu_lengths, NULL, 10);
+    run->params = params;
+    op_array_add_tokens(run, "logits", call->n_experts, ROLE_INPUT, -1);
+    op_array_add_tokens(run, "weights", call->n_chosen, ROLE_OUTPUT, -1);
+    op_array_add_tokens(run, "d_weights", call->n_chosen, ROLE_COTANGENT, ROUTE_WEIGHTS);
+    op_array_add_tokens(run, "d_logits", call->n_experts, ROLE_GRADIENT, ROUTE_LOGITS);
+    route_state *state = calloc(1, sizeof *state);
+    assert(state);
+    run->state = state;
+    state->call = *call;
+    if (call->kind == ROUTER_SIGMOID) {
+        op_array_add(run, "correction", call->n_experts, ROLE_INPUT, -1);
+        state->call.correction = op_at(run, ROUTE_CORRECTION);
+    }
+}
+
+static void forward_route(op_run *run) {
+    route_state *state = run->state;
+    run->dev->ops->route_fwd(run->dev, op_at(run, ROUTE_WEIGHTS), state->choice,
+                             op_at(run, ROUTE_LOGITS), &state->call, run->batch.tokens.n);
+}
+
+static void backward_route(op_run *run) {
+    const route_state *state = run->state;
+    run->dev->ops->route_bwd(run->dev, op_at(run, ROUTE_D_LOGITS), op_at(run, ROUTE_D_WEIGHTS),
+                             op_at(run, ROUTE_LOGITS), state->choice, &state->call,
+                             run->batch.tokens.n);
+}
+
+static const route_call route_all = {
+    .kind = ROUTER_SOFTMAX, .n_experts = 7, .n_chosen = 3, .scale = 1, .n_groups = 1};
+static const route_call route_normed = {.kind = ROUTER_SOFTMAX,
+                                        .n_experts = 7,
+                                        .n_chosen = 3,
+                                        .normalises = true,
+                                        .scale = 1,
+                                        .n_groups = 1};
+static const route_call route_chosen = {
+    .kind = ROUTER_SOFTMAX_CHOSEN, .n_experts = 5, .n_chosen = 2, .scale = 1, .n_groups = 1};
+static const route_call route_sigmoid = {.kind = ROUTER_SIGMOID,
+                                         .n_experts = 8,
+                                         .n_chosen = 3,
+                                         .normalises = true,
+                                         .scale = 2.5f,
+                                         .n_groups = 4,
+                                         .n_chosen_groups = 2};
+
 /* ---- clamp, blocks ---- */
 
 enum { CLAMP_X, CLAMP_Y, CLAMP_DY, CLAMP_DX };
@@ -817,6 +875,13 @@ const op_case op_cases[] = {
     {"gelu_tanh", build_gated, forward_gated, backward_gated, &gelu_tanh, true, 8, false, false},
     {"relu", build_gated, forward_gated, backward_gated, &relu, true, 8, false, false},
     {"swiglu_clamped", build_gated, forward_gated, backward_gated, &swiglu_clamped, true, 8, false,
+     false},
+    {"route_all", build_route, forward_route, backward_route, &route_all, true, 16, false, false},
+    {"route_normed", build_route, forward_route, backward_route, &route_normed, true, 16, false,
+     false},
+    {"route_chosen", build_route, forward_route, backward_route, &route_chosen, true, 16, false,
+     false},
+    {"route_sigmoid", build_route, forward_route, backward_route, &route_sigmoid, true, 16, false,
      false},
     {"clamp", build_clamp, forward_clamp, backward_clamp, NULL, true, 2, false, false},
     {"blocks", build_blocks, forward_blocks, backward_blocks, NULL, true, 2, false, false},

@@ -3,6 +3,7 @@
 #include "tests/parity/model_case.h"
 
 #include "base/memory.h"
+#include "generate/kv_cache.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -255,12 +256,69 @@ static void check_model(const char *directory, const char *config, int backend_k
     golden_close(&g);
 }
 
+/* Row 0 in pieces, over a cache of keys and values: the last token's logits of each piece. */
+static void check_cache(const char *directory) {
+    static model_case m;
+    enum { FIRST = 17 };
+    char relative[256];
+    golden g;
+    kv_cache cache;
+    snprintf(relative, sizeof relative, "arch/%s", directory);
+    const char *folder = test_data(relative);
+    golden_open(&g, folder);
+    model_case_open(&m, test_cpu_backend(2), folder, "config.json");
+    const step_limits pieces = {.max_tokens = FIRST, .max_labelled = 1, .max_segments = 1};
+    model_case_layout(&m, &pieces);
+    void *memory =
+        m.dev->ops->alloc(m.dev, kv_cache_bytes(&m.spec, g.length[0], m.dev->element_bytes));
+    assert_non_null(memory);
+    assert_ok(kv_cache_create(&cache, m.dev, &m.spec, g.length[0], memory, &test_error));
+    model_run run = model_case_run(&m);
+    float *logits = mem_array((size_t)m.spec.vocab, sizeof *logits);
+    assert_non_null(logits);
+    for (int32_t at = 0, n = FIRST; at < g.length[0]; at += n, n = at % 3 ? 1 : 2) {
+        n = n < g.length[0] - at ? n : g.length[0] - at;
+        model_case_batch_begin(&m, false, 0);
+        model_case_add_row(&m, &(batch_row){.ids = g.ids + at,
+                                            .n = n,
+                                            .position_first = at,
+                                            .past = at ? cache.views : NULL});
+        assert_ok(step_embed(&run, &m.buffers, m.batch, &test_error));
+        for (int32_t layer = 0; layer < m.spec.n_layers; layer++) {
+            layer_weights weights;
+            assert_ok(layer_acquire(&weights, m.weights, layer, 1, &test_error));
+            block_fwd(&run, layer, &weights, m.batch, &m.buffers, &m.saved[layer]);
+            kv_cache_append(&cache, m.dev, layer, m.saved[layer].k, m.saved[layer].v, n);
+            layer_release(m.weights, layer);
+        }
+        kv_cache_advance(&cache, n);
+        int32_t last = n - 1;
+        assert_ok(step_logits(logits, &run, &m.buffers, m.batch, &last, 1, &test_error));
+        const float *expected = golden_values(&g, "logits") + (at + last) * m.spec.vocab;
+        for (int32_t v = 0; v < m.spec.vocab; v++)
+            test_assert_near((double)logits[v], (double)expected[v], 1e-4, 0, "cached logits");
+    }
+    free(logits);
+    kv_cache_free(&cache);
+    m.dev->ops->release(m.dev, memory);
+    model_case_close(&m);
+    golden_close(&g);
+}
+
+/* Frequencies of dynamic rope and longrope follow the length so far: cached keys are turned
+ * otherwise. */
+static bool has_moving_frequencies(const char *directory) {
+    return strstr(directory, "dynamic") || strstr(directory, "longrope_long");
+}
+
 static void equals_transformers(void **state) {
     const char *directory = *state;
     for (int kind = 0; kind < BACKENDS; kind++) {
         check_model(directory, "config.json", kind);
         check_model(directory, "config_v4.json", kind);
     }
+    if (!has_moving_frequencies(directory))
+        check_cache(directory);
 }
 
 int main(void) {

@@ -29,6 +29,9 @@ static void random_tensor(named_tensor *out, const model_module *module, bool is
     tensor_view view = {.type = DTYPE_F32, .rank = 1, .shape = {module->rows}};
     if (!is_bias)
         view.rank = model_stored_shape(view.shape, module);
+    else if (module->n_stacked)
+        view = (tensor_view){
+            .type = DTYPE_F32, .rank = 2, .shape = {module->n_stacked, module->rows}};
     size_t n = tensor_count(&view);
     char *name = malloc(128);
     float *values = mem_array(n, sizeof *values);

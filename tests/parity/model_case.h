@@ -24,7 +24,7 @@ static inline int64_t test_parameter_place(const test_parameter *p, int64_t i) {
     return expert * (p->n / p->n_experts) + row;
 }
 
-enum { CASE_PARAMETERS_MAX = 1024, CASE_TERMS_MAX = 256 };
+enum { CASE_PARAMETERS_MAX = 1024, CASE_TERMS_MAX = 512 };
 
 typedef struct model_case {
     backend *dev;
