@@ -130,18 +130,6 @@ graft_status open_text(opened *o, graft_error *err) {
     return status == GRAFT_OK ? open_templates(o, err) : status;
 }
 
-graft_status special_tokens_json(json_t **out, const tokenizer *tok, graft_error *err) {
-    const char *name, *text;
-    *out = json_object();
-    for (size_t i = 0; *out && tok && tokenizer_special_token(tok, i, &name, &text); i++) {
-        if (json_object_set_new(*out, name, json_string(text)) != 0) {
-            json_decref(*out);
-            *out = NULL;
-        }
-    }
-    return *out ? GRAFT_OK : error_memory(err, 0, "the special tokens");
-}
-
 /* ---- Adapters ---- */
 
 graft_status open_new_adapter(opened *o, graft_error *err) {

@@ -37,8 +37,6 @@ graft_status open_weights(opened *, graft_error *);
 graft_status open_text(opened *, graft_error *);
 /* Chat templates only; a folder is needed unless --chat-template names one. */
 graft_status open_templates(opened *, graft_error *);
-/* Special tokens by name, as templates expect them. The tokenizer may be NULL: none. */
-graft_status special_tokens_json(json_t **, const tokenizer *, graft_error *);
 /* The adapter that a training recipe describes: created against the spec, not laid out. */
 graft_status open_new_adapter(opened *, graft_error *);
 /* Gives the new adapter the tokens of the text that it starts from, if it starts from one. */

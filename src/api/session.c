@@ -5,6 +5,7 @@
 #include "base/strbuf.h"
 #include "generate/generation_config.h"
 #include "generate/generator.h"
+#include "text/tokenizer/special_tokens.h"
 #include "train/data/control_text.h"
 
 #include <stdlib.h>

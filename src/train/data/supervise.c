@@ -1,6 +1,7 @@
 #include "train/data/supervise.h"
 
 #include "base/memory.h"
+#include "text/tokenizer/special_tokens.h"
 #include "train/data/control_text.h"
 
 #include <assert.h>
@@ -27,12 +28,8 @@ static graft_status read_special_tokens(supervisor *s, graft_error *err) {
     s->eos = tokenizer_eos(t);
     s->eos_text = s->eos < 0 ? NULL : tokenizer_token_text(t, s->eos);
     s->eos_length = s->eos_text ? strlen(s->eos_text) : 0;
-    s->variables = json_object();
-    const char *name, *text;
-    for (size_t i = 0; tokenizer_special_token(t, i, &name, &text); i++)
-        if (json_object_set_new(s->variables, name, json_string(text)))
-            return error_memory(err, 0, "the special tokens");
-    return control_text_create(&s->controls, t, err);
+    graft_status status = special_tokens_json(&s->variables, t, err);
+    return status == GRAFT_OK ? control_text_create(&s->controls, t, err) : status;
 }
 
 graft_status supervisor_create(supervisor **out, const dataset_options *options, graft_error *err) {
