@@ -214,20 +214,49 @@ graft_status open_trained_adapter(opened *o, bool gradients, graft_error *err) {
 
 /* ---- Data ---- */
 
+static bool option_is(const graft_recipe *recipe, const char *name, const char *value) {
+    const char *text = recipe_text(recipe, name);
+    return text && !strcmp(text, value);
+}
+
+/* Does this verb have the option? */
+static bool has_option(const graft_recipe *recipe, const char *name) {
+    return (graft_option_find(name)->verbs & recipe_verb(recipe)) != 0;
+}
+
 static train_on train_on_of(const graft_recipe *recipe) {
-    const char *text = recipe_text(recipe, "train_on");
-    if (text && !strcmp(text, "assistant"))
+    if (option_is(recipe, "train_on", "assistant"))
         return TRAIN_ON_ASSISTANT;
-    return text && !strcmp(text, "all") ? TRAIN_ON_ALL : TRAIN_ON_COMPLETIONS;
+    return option_is(recipe, "train_on", "all") ? TRAIN_ON_ALL : TRAIN_ON_COMPLETIONS;
+}
+
+static preference_use preferences_of(const graft_recipe *recipe) {
+    if (option_is(recipe, "train_on", "chosen"))
+        return PREFERENCE_CHOSEN;
+    return recipe_verb(recipe) == GRAFT_VERB_DATA ? PREFERENCE_BOTH : PREFERENCE_REFUSED;
+}
+
+static dedup_kind dedup_of(const graft_recipe *recipe) {
+    if (!has_option(recipe, "dedup"))
+        return DEDUP_NONE;
+    return option_is(recipe, "dedup", "exact")  ? DEDUP_EXACT
+           : option_is(recipe, "dedup", "near") ? DEDUP_NEAR
+                                                : DEDUP_NONE;
 }
 
 graft_status data_options(dataset_options *out, opened *o, bool for_evaluation, graft_error *err) {
+    bool has_stride = has_option(o->recipe, "stride") && recipe_has(o->recipe, "stride");
     *out = (dataset_options){
         .tokenizer = o->tokenizer,
         .chat = o->templates.chat,
         .chat_tools = o->templates.tools,
         .train_on = train_on_of(o->recipe),
+        .preferences = preferences_of(o->recipe),
+        .text_ends = recipe_verb(o->recipe) != GRAFT_VERB_EVAL,
         .max_length = (int32_t)recipe_integer(o->recipe, "max_length"),
+        .text_windows = has_stride,
+        .stride = has_stride ? (int32_t)recipe_integer(o->recipe, "stride") : 0,
+        .dedup = for_evaluation ? DEDUP_NONE : dedup_of(o->recipe),
         .embedding_rows = o->spec.vocab,
         .for_evaluation = for_evaluation,
         .stop = o->observer ? o->observer->stop : NULL,
@@ -236,26 +265,47 @@ graft_status data_options(dataset_options *out, opened *o, bool for_evaluation, 
     return recipe_time(&out->now, o->recipe, err);
 }
 
+/* The items of a list option; the caller frees the array, not the texts. */
+static graft_status list_items(const char ***out, size_t *n, const graft_recipe *recipe,
+                               const char *option, graft_error *err) {
+    *n = recipe_list_count(recipe, option);
+    *out = mem_array(*n, sizeof **out);
+    if (!*out)
+        return error_memory(err, *n * sizeof **out, "a list");
+    for (size_t i = 0; i < *n; i++)
+        (*out)[i] = recipe_list_item(recipe, option, i);
+    return GRAFT_OK;
+}
+
+graft_status data_files_of(data_files *out, const graft_recipe *recipe, const char *option,
+                           graft_error *err) {
+    graft_status status = need_option(recipe, option, err);
+    for (size_t i = 0; status == GRAFT_OK && i < recipe_list_count(recipe, option); i++)
+        status = data_files_add(out, recipe_list_item(recipe, option, i), err);
+    return status;
+}
+
 graft_status open_data(dataset **out, opened *o, const char *option, bool for_evaluation,
                        graft_error *err) {
-    *out = NULL;
     dataset_options options;
+    data_files files = {0};
+    const char **columns = NULL;
+    *out = NULL;
     graft_status status = data_options(&options, o, for_evaluation, err);
     if (status == GRAFT_OK)
-        status = need_option(o->recipe, option, err);
-    if (status != GRAFT_OK)
-        return status;
-    size_t n = recipe_list_count(o->recipe, option);
-    const char **paths = mem_array(n, sizeof *paths);
-    if (!paths)
-        return error_memory(err, n * sizeof *paths, "the list of data files");
-    for (size_t i = 0; i < n; i++)
-        paths[i] = recipe_list_item(o->recipe, option, i);
-    options.paths = paths;
-    options.n_paths = n;
-    if (graft_option_find("max_rows")->verbs & recipe_verb(o->recipe))
-        options.rows_max = recipe_integer(o->recipe, "max_rows");
-    status = dataset_open(out, &options, err);
-    free(paths);
+        status = data_files_of(&files, o->recipe, option, err);
+    if (status == GRAFT_OK)
+        status = list_items(&columns, &options.n_columns, o->recipe, "columns", err);
+    if (status == GRAFT_OK) {
+        options.paths = (const char *const *)files.paths;
+        options.n_paths = files.n;
+        options.shares = for_evaluation ? NULL : files.shares;
+        options.columns = columns;
+        if (has_option(o->recipe, "max_rows"))
+            options.rows_max = recipe_integer(o->recipe, "max_rows");
+        status = dataset_open(out, &options, err);
+    }
+    data_files_free(&files);
+    free(columns);
     return status;
 }

@@ -7,6 +7,7 @@
 #include "api/recipe.h"
 #include "model/weights.h"
 #include "text/tokenizer/tokenizer.h"
+#include "train/data/data_files.h"
 #include "train/data/dataset.h"
 #include "train/data/templates.h"
 
@@ -44,7 +45,9 @@ graft_status open_start_text(opened *, graft_error *);
 /* --adapter DIR, loaded with its values (and room for gradients when asked) and bound to the hooks;
  * without --adapter the hooks are empty. */
 graft_status open_trained_adapter(opened *, bool gradients, graft_error *);
-/* The rows of a list option ("data", "eval_data"). */
+/* The files that a list option ("data", "eval_data") names. */
+graft_status data_files_of(data_files *, const graft_recipe *, const char *option, graft_error *);
+/* Their rows. */
 graft_status open_data(dataset **, opened *, const char *option, bool for_evaluation,
                        graft_error *);
 /* What --train-on and the text options make of rows, without the paths. */

@@ -62,21 +62,34 @@ static const graft_option options[] = {
      "any key of the method's adapter_config.json"},
 
     /* data */
-    {"data", NULL, LIST, NULL, "FILE", 0, 0, FED,
-     "rows: .jsonl, .json, .txt, .gz, .zst (repeatable)"},
-    {"eval_data", NULL, LIST, NULL, "FILE", 0, 0, SHAPED,
+    {"data", NULL, LIST, NULL, "PATH[:SHARE]", 0, 0, FED,
+     "rows: .jsonl, .json, .txt, .gz, .zst; a folder or pattern of them; \":0.3\": three tenths of "
+     "the rows an epoch (repeatable)"},
+    {"eval_data", NULL, LIST, NULL, "PATH", 0, 0, SHAPED,
      "held-out rows for evaluation during training"},
+    {"eval_split", "val_set_size|val_size", NUMBER, "0", "X", 0, 0.999, TRAIN,
+     "hold out this share of data instead, chosen by seed and contents"},
+    {"columns", NULL, LIST, NULL, "NAME=COLUMN", 0, 0, FED,
+     "your columns under the names of docs/data.md (prompt=question,completion=answer)"},
+    {"dedup", NULL, CHOICE, "none", "none|exact|near", 0, 0, TRAIN | PLAN | DATA,
+     "leave out rows that are the same, or nearly the same, as an earlier one"},
     {"max_length", "cutoff_len|max_seq_length|max_seq_len|sequence_len", INTEGER, "1024", "N", 2,
      1 << 20, FED, "longer rows are cut, and counted aloud"},
+    {"stride", NULL, INTEGER, NULL, "N", 0, 1 << 20, TRAIN | PLAN | DATA,
+     "split long text rows into windows that share N tokens (default: text rows are cut, .txt "
+     "files split without)"},
     {"packing", NULL, FLAG, "true", NULL, 0, 0, TRAIN | PLAN | EVAL,
      "let short rows share a buffer"},
     {"shuffle", NULL, FLAG, "true", NULL, 0, 0, TRAIN, "a new order every epoch, from the seed"},
-    {"train_on", NULL, CHOICE, NULL, "completions|assistant|all", 0, 0, FED,
-     "what is supervised (default: completions and assistant turns; all of plain text)"},
+    {"train_on", NULL, CHOICE, NULL, "completions|assistant|chosen|all", 0, 0, FED,
+     "what is supervised (default: completions and assistant turns; all of plain text); chosen: "
+     "the "
+     "better answers of preference rows"},
     {"chat_template", NULL, TEXT, NULL, "FILE|NAME|none", 0, 0, FED | GENERATE | GRAFT_VERB_RENDER,
      "instead of the model's own: a file, a built-in name (chatml), or none"},
     {"rows", NULL, INTEGER, "3", "N", 0, 1e9, DATA, "rows shown"},
     {"first_row", NULL, INTEGER, "1", "N", 1, 1e15, DATA, "first row shown"},
+    {"html", NULL, TEXT, NULL, "FILE", 0, 0, DATA, "write the report as a page too"},
 
     /* steps */
     {"num_train_epochs", "num_epochs|epochs", NUMBER, "3", "N", 0, 1e6, TRAIN,

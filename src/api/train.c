@@ -129,6 +129,26 @@ static graft_status write_repeatable(const graft_recipe *recipe, const graft_sin
     return status;
 }
 
+/* Evaluation rows: files of their own, or a share of the training rows. */
+static graft_status open_held_out(train_inputs *in, opened *o, graft_error *err) {
+    double share = recipe_number(o->recipe, "eval_split");
+    bool has_files = recipe_list_count(o->recipe, "eval_data") > 0;
+    if (has_files && share > 0)
+        return error_set(err, GRAFT_E_USAGE,
+                         "--eval-split and --eval-data both name evaluation rows; give one");
+    if (has_files)
+        return open_data(&in->eval_data, o, "eval_data", true, err);
+    if (share <= 0)
+        return GRAFT_OK;
+    graft_status status = dataset_split(&in->eval_data, in->data, share,
+                                        (uint64_t)recipe_integer(o->recipe, "seed"), err);
+    if (status == GRAFT_OK)
+        message_emit(&o->messages, MESSAGE_INFO,
+                     "%lld rows are held out for evaluation, %lld are trained (eval_split)",
+                     (long long)dataset_rows(in->eval_data), (long long)dataset_rows(in->data));
+    return status;
+}
+
 static graft_status open_inputs(train_inputs *in, opened *o, graft_error *err) {
     graft_status status = open_weights(o, err);
     if (status == GRAFT_OK)
@@ -139,8 +159,8 @@ static graft_status open_inputs(train_inputs *in, opened *o, graft_error *err) {
         status = open_start_text(o, err);
     if (status == GRAFT_OK)
         status = open_data(&in->data, o, "data", false, err);
-    if (status == GRAFT_OK && recipe_list_count(o->recipe, "eval_data"))
-        status = open_data(&in->eval_data, o, "eval_data", true, err);
+    if (status == GRAFT_OK)
+        status = open_held_out(in, o, err);
     in->dev = o->dev;
     in->spec = &o->spec;
     in->weights = o->weights;

@@ -31,16 +31,29 @@ int64_t run_peak_memory(void) {
 
 /* ---- Data ---- */
 
+static graft_status open_order(run *r, graft_error *err) {
+    sampler_group *groups = NULL;
+    size_t n = 0;
+    graft_status status = dataset_groups(&groups, &n, r->in->data, err);
+    if (status == GRAFT_OK)
+        status =
+            sampler_create_groups(&r->order, groups, n, r->config->seed, r->config->shuffle, err);
+    free(groups);
+    return status;
+}
+
 static graft_status open_data(run *r, graft_error *err) {
     const train_config *c = r->config;
-    int64_t rows = dataset_rows(r->in->data);
-    if (rows == 0)
-        return error_set(err, GRAFT_E_INPUT, "the training data: expected rows, found none");
-    r->count = step_count_of(c, rows);
-    r->warmup = schedule_warmup(c, r->count.total);
-    graft_status status = sampler_create(&r->order, rows, c->seed, c->shuffle, err);
-    if (status != GRAFT_OK || !r->in->eval_data)
+    if (dataset_rows(r->in->data) == 0 || dataset_count(r->in->data).supervised == 0)
+        return error_set(err, GRAFT_E_INPUT,
+                         "the training data: expected rows with supervised tokens, found none");
+    graft_status status = open_order(r, err);
+    if (status != GRAFT_OK)
         return status;
+    r->count = step_count_of(c, sampler_rows_per_epoch(r->order));
+    r->warmup = schedule_warmup(c, r->count.total);
+    if (!r->in->eval_data)
+        return GRAFT_OK;
     dataset_counts eval = dataset_count(r->in->eval_data);
     if (eval.supervised == 0)
         return error_set(err, GRAFT_E_INPUT,
