@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const char STYLE[] =
+const char report_style[] =
     ":root{color-scheme:light dark;--accent:#0b6e4f}\n"
     "body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}\n"
     "h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}\n"
@@ -186,7 +186,7 @@ graft_status report_write(strbuf *html, const report_source *source, graft_error
                     "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<title>"
                     "Graft: ");
     svg_escape(html, base);
-    strbuf_printf(html, "</title>\n<style>%s</style></head><body>\n<h1>%s on ", STYLE,
+    strbuf_printf(html, "</title>\n<style>%s</style></head><body>\n<h1>%s on ", report_style,
                   source->method);
     svg_escape(html, base);
     strbuf_add_text(html, "</h1>\n<p class=\"quiet\">Trained with Graft " GRAFT_VERSION "</p>\n");

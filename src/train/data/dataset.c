@@ -250,3 +250,7 @@ const char *dataset_path(const dataset *d, int32_t file) {
 const gate_report *dataset_gate(const dataset *d) {
     return &d->gate;
 }
+
+const script_counts *dataset_scripts(const dataset *d) {
+    return &d->scripts;
+}

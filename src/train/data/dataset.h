@@ -9,6 +9,7 @@
 #include "train/data/duplicates.h"
 #include "train/data/gate.h"
 #include "train/data/sampler.h"
+#include "train/data/scripts.h"
 #include "text/template/template.h"
 #include "text/tokenizer/tokenizer.h"
 
@@ -112,6 +113,9 @@ graft_status dataset_groups(sampler_group **groups, size_t *n, const dataset *, 
 /* xxh3 of all ids, targets, row borders, and of weights and shares that are not 1: a resumed run
  * must find the same. */
 uint64_t dataset_hash(const dataset *);
+
+/* The scripts of the rows' own words, as they were read. */
+const script_counts *dataset_scripts(const dataset *);
 
 /* The path that source.file counts; NULL past the end. */
 const char *dataset_path(const dataset *, int32_t file);

@@ -24,12 +24,17 @@ static bool has_target(const encoded_row *row, row_part part) {
     return false;
 }
 
+/* An answer of a preference row that is not there to be trained. */
+static bool is_shown_only(const dataset_options *options, int32_t answer) {
+    return answer != ANSWER_PLAIN && options->preferences == PREFERENCE_BOTH;
+}
+
 /* Kept, or counted and left out. */
 static graft_status take_part(dataset *d, const dataset_options *options, const encoded_row *row,
                               row_part part, graft_error *err) {
     data_source source = row->source;
     source.first_token = (int64_t)part.first;
-    bool keeps_all = options->for_evaluation || options->preferences == PREFERENCE_BOTH;
+    bool keeps_all = options->for_evaluation || is_shown_only(options, source.answer);
     bool is_kept = part.n > 0 && keeps_all;
     if (part.n == 0)
         gate_add(&d->gate, GATE_EMPTY, source);
@@ -139,6 +144,13 @@ cleanup:
     return status;
 }
 
+static bool leaves_rows_out(const dataset *d, const dataset_options *options) {
+    bool shows = false;
+    for (size_t i = 0; i < d->n_rows && !shows; i++)
+        shows = is_shown_only(options, d->rows[i].source.answer);
+    return !options->for_evaluation && !shows;
+}
+
 /* ---- Opening ----------------------------------------------------------------------------------
  */
 
@@ -156,15 +168,17 @@ graft_status dataset_open(dataset **out, const dataset_options *options, graft_e
         goto cleanup;
     do {
         status = row_stream_next(stream, &row, err);
-        if (status == GRAFT_OK && row)
-            status = dataset_take_row(d, options, row, err);
-    } while (status == GRAFT_OK && row);
+        if (status != GRAFT_OK || !row)
+            break;
+        status = dataset_take_row(d, options, row, err);
+    } while (status == GRAFT_OK);
     if (status == GRAFT_OK)
         status = find_duplicates(d, options, err);
     if (status != GRAFT_OK)
         goto cleanup;
     gate_merge(&d->gate, row_stream_gate(stream));
-    gate_tell(&d->gate, options->paths, !options->for_evaluation, &options->messages);
+    d->scripts = *row_stream_scripts(stream);
+    gate_tell(&d->gate, options->paths, leaves_rows_out(d, options), &options->messages);
     if (!d->counts.supervised && !options->for_evaluation) {
         status = refuse_unsupervised(d, options, err);
         goto cleanup;

@@ -22,6 +22,7 @@ struct dataset {
     double *shares; /* [n_paths]; NULL: all 1 */
     size_t n_paths;
     gate_report gate;
+    script_counts scripts;
 };
 
 /* Takes a row through the gate: keeps it, cuts it, splits it into windows, or leaves it out. */

@@ -21,6 +21,7 @@ struct row_stream {
     data_row row;
     encoded_row encoded;
     gate_report gate;
+    script_counts scripts;
     column_renames columns;
     int64_t line;      /* of the last row */
     json_t *pair;      /* whose rejected answer comes next; NULL: none */
@@ -80,6 +81,25 @@ void row_stream_close(row_stream **s) {
 
 const gate_report *row_stream_gate(const row_stream *s) {
     return &s->gate;
+}
+
+const script_counts *row_stream_scripts(const row_stream *s) {
+    return &s->scripts;
+}
+
+static void count_scripts(script_counts *counts, const data_row *row) {
+    size_t i;
+    json_t *message;
+    if (!row->conversation.messages) {
+        scripts_count(counts, strbuf_text(&row->prompt), row->prompt.length);
+        scripts_count(counts, strbuf_text(&row->completion), row->completion.length);
+        return;
+    }
+    json_array_foreach(row->conversation.messages, i, message) {
+        const json_t *content = json_object_get(message, "content");
+        if (json_is_string(content))
+            scripts_count(counts, json_string_value(content), json_string_length(content));
+    }
 }
 
 /* The next JSON row of any file; *row is NULL at the end of the last. */
@@ -161,6 +181,7 @@ static graft_status take_answer(row_stream *s, json_t *json, int64_t line, answe
         status = check_kind(s, line, origin, err);
     if (status != GRAFT_OK)
         return status;
+    count_scripts(&s->scripts, &s->row);
     bool is_bad = s->row.answer == ANSWER_REJECTED && s->options.preferences == PREFERENCE_CHOSEN;
     if (is_bad) {
         encoded_row_find(&s->encoded, GATE_REJECTED);
