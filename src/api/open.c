@@ -285,27 +285,57 @@ graft_status data_files_of(data_files *out, const graft_recipe *recipe, const ch
     return status;
 }
 
+/* What a list option names, and how it is to be read. */
+typedef struct named_data {
+    dataset_options options; /* points into the others */
+    data_files files;
+    const char **columns;
+} named_data;
+
+static void named_data_free(named_data *named) {
+    data_files_free(&named->files);
+    free(named->columns);
+}
+
+static graft_status name_data(named_data *out, opened *o, const char *option, bool for_evaluation,
+                              graft_error *err) {
+    dataset_options *options = &out->options;
+    graft_status status = data_options(options, o, for_evaluation, err);
+    if (status == GRAFT_OK)
+        status = data_files_of(&out->files, o->recipe, option, err);
+    if (status == GRAFT_OK)
+        status = list_items(&out->columns, &options->n_columns, o->recipe, "columns", err);
+    if (status != GRAFT_OK)
+        return status;
+    options->paths = (const char *const *)out->files.paths;
+    options->n_paths = out->files.n;
+    options->shares = for_evaluation ? NULL : out->files.shares;
+    options->columns = out->columns;
+    if (has_option(o->recipe, "max_rows"))
+        options->rows_max = recipe_integer(o->recipe, "max_rows");
+    return GRAFT_OK;
+}
+
 graft_status open_data(dataset **out, opened *o, const char *option, bool for_evaluation,
                        graft_error *err) {
-    dataset_options options;
-    data_files files = {0};
-    const char **columns = NULL;
+    named_data named = {0};
     *out = NULL;
-    graft_status status = data_options(&options, o, for_evaluation, err);
+    graft_status status = name_data(&named, o, option, for_evaluation, err);
     if (status == GRAFT_OK)
-        status = data_files_of(&files, o->recipe, option, err);
+        status = dataset_open(out, &named.options, err);
+    named_data_free(&named);
+    return status;
+}
+
+graft_status open_stream(data_stream **out, opened *o, const char *option, graft_error *err) {
+    named_data named = {0};
+    *out = NULL;
+    graft_status status = name_data(&named, o, option, false, err);
     if (status == GRAFT_OK)
-        status = list_items(&columns, &options.n_columns, o->recipe, "columns", err);
-    if (status == GRAFT_OK) {
-        options.paths = (const char *const *)files.paths;
-        options.n_paths = files.n;
-        options.shares = for_evaluation ? NULL : files.shares;
-        options.columns = columns;
-        if (has_option(o->recipe, "max_rows"))
-            options.rows_max = recipe_integer(o->recipe, "max_rows");
-        status = dataset_open(out, &options, err);
-    }
-    data_files_free(&files);
-    free(columns);
+        status = data_stream_open(
+            out, &named.options,
+            recipe_flag(o->recipe, "shuffle") ? recipe_integer(o->recipe, "shuffle_buffer") : 1,
+            (uint64_t)recipe_integer(o->recipe, "seed"), err);
+    named_data_free(&named);
     return status;
 }

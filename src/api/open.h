@@ -8,6 +8,7 @@
 #include "model/weights.h"
 #include "text/tokenizer/tokenizer.h"
 #include "train/data/data_files.h"
+#include "train/data/data_stream.h"
 #include "train/data/dataset.h"
 #include "train/data/templates.h"
 
@@ -50,6 +51,8 @@ graft_status data_files_of(data_files *, const graft_recipe *, const char *optio
 /* Their rows. */
 graft_status open_data(dataset **, opened *, const char *option, bool for_evaluation,
                        graft_error *);
+/* The same rows, as they are read (--streaming). */
+graft_status open_stream(data_stream **, opened *, const char *option, graft_error *);
 /* What --train-on and the text options make of rows, without the paths. */
 graft_status data_options(dataset_options *, opened *, bool for_evaluation, graft_error *);
 

@@ -81,6 +81,10 @@ static const graft_option options[] = {
     {"packing", NULL, FLAG, "true", NULL, 0, 0, TRAIN | PLAN | EVAL,
      "let short rows share a buffer"},
     {"shuffle", NULL, FLAG, "true", NULL, 0, 0, TRAIN, "a new order every epoch, from the seed"},
+    {"streaming", NULL, FLAG, "false", NULL, 0, 0, TRAIN | PLAN,
+     "train rows as they are read, for files larger than memory; needs max_steps"},
+    {"shuffle_buffer", "shuffle_buffer_size|buffer_size", INTEGER, "10000", "N", 1, 1e9, TRAIN,
+     "rows that streaming shuffles among"},
     {"train_on", NULL, CHOICE, NULL, "completions|assistant|chosen|all", 0, 0, FED,
      "what is supervised (default: completions and assistant turns; all of plain text); chosen: "
      "the "

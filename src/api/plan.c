@@ -21,6 +21,9 @@ typedef struct plan_facts {
 /* The longest row, of training and evaluation data alike, decides the step's memory. */
 static graft_status measure_data(plan_facts *out, opened *o, graft_error *err) {
     out->row_tokens = (int32_t)recipe_integer(o->recipe, "max_length");
+    bool is_streamed = recipe_list_count(o->recipe, "data") && recipe_flag(o->recipe, "streaming");
+    if (is_streamed) /* rows may be as long as they may be */
+        return GRAFT_OK;
     if (out->row_tokens > o->spec.max_positions)
         out->row_tokens = o->spec.max_positions;
     if (!recipe_list_count(o->recipe, "data"))

@@ -45,6 +45,8 @@ static void config_steps(train_config *out, const graft_recipe *recipe) {
     out->warmup_ratio = recipe_number(recipe, "warmup_ratio");
     out->seed = (uint64_t)recipe_integer(recipe, "seed");
     out->shuffle = recipe_flag(recipe, "shuffle");
+    if (recipe_flag(recipe, "streaming"))
+        out->shuffle_buffer = recipe_integer(recipe, "shuffle_buffer");
     out->save_steps = recipe_integer(recipe, "save_steps");
     out->eval_steps = recipe_integer(recipe, "eval_steps");
     out->logging_steps = recipe_integer(recipe, "logging_steps");
@@ -136,6 +138,10 @@ static graft_status open_held_out(train_inputs *in, opened *o, graft_error *err)
     if (has_files && share > 0)
         return error_set(err, GRAFT_E_USAGE,
                          "--eval-split and --eval-data both name evaluation rows; give one");
+    if (in->stream && share > 0)
+        return error_set(err, GRAFT_E_USAGE,
+                         "--eval-split needs all rows at once and cannot be had with --streaming; "
+                         "give --eval-data");
     if (has_files)
         return open_data(&in->eval_data, o, "eval_data", true, err);
     if (share <= 0)
@@ -158,7 +164,8 @@ static graft_status open_inputs(train_inputs *in, opened *o, graft_error *err) {
     if (status == GRAFT_OK)
         status = open_start_text(o, err);
     if (status == GRAFT_OK)
-        status = open_data(&in->data, o, "data", false, err);
+        status = recipe_flag(o->recipe, "streaming") ? open_stream(&in->stream, o, "data", err)
+                                                     : open_data(&in->data, o, "data", false, err);
     if (status == GRAFT_OK)
         status = open_held_out(in, o, err);
     in->dev = o->dev;
@@ -240,6 +247,7 @@ static graft_status train_recipe(graft_train_result *out, const graft_recipe *re
     strbuf_free(&resolved);
     dataset_close(&in.eval_data);
     dataset_close(&in.data);
+    data_stream_close(&in.stream);
     opened_close(&o);
     return status;
 }

@@ -5,6 +5,7 @@
 
 #include "adapter/adapter.h"
 #include "model/transformer.h"
+#include "train/data/data_stream.h"
 #include "train/data/dataset.h"
 
 #include <signal.h>
@@ -37,6 +38,7 @@ typedef struct train_config {
     double warmup_ratio;
     uint64_t seed;
     bool packing, shuffle;
+    int64_t shuffle_buffer; /* rows, where they are streamed; 0: they are not */
     checkpointing_mode checkpointing;
     int64_t memory_limit_bytes;                    /* 0: what the machine has free */
     int64_t save_steps, eval_steps, logging_steps; /* 0: never (logging: 1) */
@@ -99,9 +101,11 @@ typedef struct train_inputs {
     backend *dev;
     const model_spec *spec;
     weight_source *weights;
-    adapter *adapter;          /* created, not laid out */
-    const char *init_adapter;  /* folder to start from; NULL: adapter_init */
-    dataset *data, *eval_data; /* eval_data may be NULL */
+    adapter *adapter;         /* created, not laid out */
+    const char *init_adapter; /* folder to start from; NULL: adapter_init */
+    dataset *data;            /* NULL: stream */
+    data_stream *stream;      /* rows as they are read; max_steps is needed */
+    dataset *eval_data;       /* may be NULL */
     const train_config *config;
     const train_observer *observer;
     const volatile sig_atomic_t

@@ -62,6 +62,7 @@ static stored_row *reserve_row(dataset *d, int32_t n, data_source source) {
 /* Makes the reserved row part of the set, once its ids and targets are in place. */
 static void keep_row(dataset *d, stored_row *row) {
     row->supervised = 0;
+    row->id = d->n_rows;
     for (int32_t i = 0; i < row->n; i++)
         row->supervised += d->targets[row->begin + (size_t)i] != NO_TARGET;
     dataset_counts *c = &d->counts;
@@ -112,6 +113,19 @@ graft_status dataset_add_tokens(dataset *d, const encoded_row *from, size_t firs
     return GRAFT_OK;
 }
 
+graft_status dataset_add_stored(dataset *d, const stored_row *from, const int32_t *ids,
+                                const int32_t *targets, uint64_t id, graft_error *err) {
+    stored_row *row = reserve_row(d, from->n, from->source);
+    if (!row)
+        return error_memory(err, (size_t)from->n * 8, "the data set");
+    memcpy(d->ids + row->begin, ids, (size_t)from->n * sizeof *ids);
+    memcpy(d->targets + row->begin, targets, (size_t)from->n * sizeof *targets);
+    row->weight = from->weight;
+    keep_row(d, row);
+    row->id = id;
+    return GRAFT_OK;
+}
+
 void dataset_clear_rows(dataset *d) {
     d->tokens = d->n_rows = 0;
     d->counts = (dataset_counts){0};
@@ -139,19 +153,6 @@ graft_status dataset_units(row_unit **units, size_t *n, const dataset *d, graft_
     return GRAFT_OK;
 }
 
-static graft_status copy_row(dataset *into, const dataset *from, const stored_row *row,
-                             graft_error *err) {
-    stored_row *copy = reserve_row(into, row->n, row->source);
-    if (!copy)
-        return error_memory(err, (size_t)row->n * 8, "the data set");
-    size_t bytes = (size_t)row->n * sizeof *into->ids;
-    memcpy(into->ids + copy->begin, from->ids + row->begin, bytes);
-    memcpy(into->targets + copy->begin, from->targets + row->begin, bytes);
-    copy->weight = row->weight;
-    keep_row(into, copy);
-    return GRAFT_OK;
-}
-
 /* Moves a row to the end of what stays, which is not behind it. */
 static void close_gap(dataset *d, const stored_row *row) {
     stored_row moved = *row;
@@ -167,7 +168,9 @@ graft_status dataset_take_units(dataset *from, dataset *into, const row_unit *un
                                 const uint8_t *taken, graft_error *err) {
     for (size_t u = 0; into && u < n; u++)
         for (size_t i = 0; taken[u] && i < units[u].n; i++) {
-            graft_status status = copy_row(into, from, &from->rows[units[u].first + i], err);
+            const stored_row *row = &from->rows[units[u].first + i];
+            graft_status status = dataset_add_stored(into, row, from->ids + row->begin,
+                                                     from->targets + row->begin, into->n_rows, err);
             if (status != GRAFT_OK)
                 return status;
         }
@@ -193,6 +196,7 @@ data_row_view dataset_row(const dataset *d, int64_t i) {
                            .n = row->n,
                            .supervised = row->supervised,
                            .weight = row->weight,
+                           .id = row->id,
                            .source = row->source};
 }
 

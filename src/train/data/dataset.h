@@ -90,6 +90,7 @@ typedef struct data_row_view {
     int32_t n;
     int32_t supervised; /* targets that are none of NO_TARGET */
     float weight;       /* of the row's loss */
+    uint64_t id;        /* its number among the rows of an epoch: dropout counts from it */
     data_source source;
 } data_row_view;
 

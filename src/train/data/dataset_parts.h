@@ -9,6 +9,7 @@ typedef struct stored_row {
     size_t begin; /* of its tokens */
     int32_t n, supervised;
     float weight;
+    uint64_t id; /* of data_row_view */
     data_source source;
 } stored_row;
 
@@ -31,6 +32,9 @@ graft_status dataset_take_row(dataset *, const dataset_options *, const encoded_
 /* Tokens [first, first + n) of a row, n > 0; the first `context` of them are no targets. */
 graft_status dataset_add_tokens(dataset *, const encoded_row *, size_t first, int32_t n,
                                 int32_t context, graft_error *);
+/* A row as another set holds it, under an id of its own. */
+graft_status dataset_add_stored(dataset *, const stored_row *, const int32_t *ids,
+                                const int32_t *targets, uint64_t id, graft_error *);
 /* Forgets the rows, keeps the memory. */
 void dataset_clear_rows(dataset *);
 graft_status dataset_copy_paths(dataset *, const char *const *paths, const double *shares, size_t n,

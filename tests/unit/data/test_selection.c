@@ -305,10 +305,10 @@ static void test_weights_scale_the_loss(void **state) {
     assert_said("1 of 3 rows have weight 0 and are left out");
     batch_builder b = {0};
     layout counted = layout_counting();
-    batch_builder_layout(&b, &counted, 6, 2, 1);
+    batch_builder_layout(&b, &counted, 6, 2, 1, 0);
     void *memory = aligned_alloc(LAYOUT_ALIGNMENT, counted.high_water);
     layout assigned = layout_over(memory, counted.high_water);
-    batch_builder_layout(&b, &assigned, 6, 2, 1);
+    batch_builder_layout(&b, &assigned, 6, 2, 1, 0);
     const uint64_t rows[] = {0, 1};
     const batch *built =
         batch_build(&b, d, rows, 2, &(batch_settings){.step_supervised = 4, .training = true});
