@@ -10,7 +10,7 @@ static void summary_text(strbuf *text, const data_report *r) {
     int64_t near = gate->found[GATE_NEAR_DUPLICATE].rows;
     strbuf scripts = {0};
     data_scripts_text(&scripts, dataset_scripts(r->data));
-    report_line(text, "rows", "%s of %s read", count_text(s->counts.rows),
+    report_line(text, "rows", "%s, from %s read", count_text(s->counts.rows),
                 count_text(gate->rows_read));
     report_line(text, "tokens", "%s, of them supervised %s (%.1f%%)", count_text(s->counts.tokens),
                 count_text(s->counts.supervised), 100 * s->supervised_share);
