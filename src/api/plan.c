@@ -10,8 +10,8 @@
 #include <string.h>
 
 typedef struct plan_facts {
-    int32_t row_tokens; /* longest row: of the data, else max_length */
-    int64_t rows;       /* 0: no data given */
+    data_shape shape; /* of the data, else one row of max_length */
+    int64_t rows;     /* 0: no data given */
     int64_t tokens, supervised;
     int64_t limit_bytes; /* memory_limit, else what the machine has free */
     bool fits;
@@ -20,9 +20,10 @@ typedef struct plan_facts {
 
 /* The longest row, of training and evaluation data alike, decides the step's memory. */
 static graft_status measure_data(plan_facts *out, opened *o, graft_error *err) {
-    out->row_tokens = (int32_t)recipe_integer(o->recipe, "max_length");
-    if (out->row_tokens > o->spec.max_positions)
-        out->row_tokens = o->spec.max_positions;
+    int32_t longest = (int32_t)recipe_integer(o->recipe, "max_length");
+    if (longest > o->spec.max_positions)
+        longest = o->spec.max_positions;
+    out->shape = (data_shape){.longest_row = longest, .longest_trained = longest};
     if (!recipe_list_count(o->recipe, "data"))
         return GRAFT_OK;
     dataset *data = NULL, *eval_data = NULL;
@@ -36,9 +37,7 @@ static graft_status measure_data(plan_facts *out, opened *o, graft_error *err) {
         out->rows = counts.rows;
         out->tokens = counts.tokens;
         out->supervised = counts.supervised;
-        out->row_tokens = counts.longest;
-        if (eval_data && dataset_count(eval_data).longest > out->row_tokens)
-            out->row_tokens = dataset_count(eval_data).longest;
+        out->shape = data_shape_of(data, eval_data);
     }
     dataset_close(&eval_data);
     dataset_close(&data);
@@ -71,7 +70,7 @@ static graft_status make_plan(memory_plan *plan, plan_facts *facts, const train_
     int32_t threads = (int32_t)recipe_integer(o->recipe, "threads");
     facts->limit_bytes =
         config->memory_limit_bytes ? config->memory_limit_bytes : free_memory_bytes("");
-    status = train_plan(plan, &o->spec, o->adapter, config, facts->row_tokens,
+    status = train_plan(plan, &o->spec, o->adapter, config, facts->shape,
                         threads ? threads : features.threads, mapped, &facts->reason);
     facts->fits = status == GRAFT_OK;
     if (status == GRAFT_E_MEMORY && plan->total > (size_t)facts->limit_bytes)
@@ -108,7 +107,7 @@ static json_t *plan_json(const memory_plan *p, const plan_facts *facts,
     report_set(&object, "parameters", json_integer((json_int_t)p->parameters));
     report_set(&object, "trained_parameters", json_integer((json_int_t)p->trained));
     report_set(&object, "rows", json_integer((json_int_t)facts->rows));
-    report_set(&object, "row_tokens", json_integer(facts->row_tokens));
+    report_set(&object, "row_tokens", json_integer(facts->shape.longest_row));
     report_set(&object, "per_device_train_batch_size",
                json_integer(config->per_device_train_batch_size));
     report_set(&object, "gradient_accumulation_steps",
@@ -165,7 +164,7 @@ static void plan_text(strbuf *text, const opened *o, const memory_plan *p, const
         report_line(text, "data", "%s rows, %s tokens, of them supervised %s",
                     count_text(facts->rows), count_text(facts->tokens),
                     count_text(facts->supervised));
-    report_line(text, "longest row", "%s tokens%s", count_text(facts->row_tokens),
+    report_line(text, "longest row", "%s tokens%s", count_text(facts->shape.longest_row),
                 facts->rows ? ""
                             : " (--max-length and the model's context; --data tells the real one)");
     report_line(text, "step", "%s rows, in micro-batches of at most %s tokens",

@@ -13,6 +13,12 @@ graft_status run_arenas_layout(run_arenas *arenas, layout *trainer, layout *step
     arenas->limits = shape->limits;
     batch_builder_layout(&arenas->batch, host, shape->limits.max_tokens, shape->limits.max_rows, 1,
                          &shape->hooks->sequence);
+    int64_t evaluated = shape->evaluation_rows;
+    row_packer_layout(&arenas->packer, host,
+                      shape->step_rows > evaluated ? shape->step_rows : evaluated);
+    arenas->bin_tokens = shape->bin_tokens;
+    arenas->row_losses =
+        layout_take(host, COMPONENT_WORKSPACE, (size_t)evaluated, sizeof *arenas->row_losses);
     arenas->staging =
         layout_take(host, COMPONENT_WORKSPACE, STAGING_ELEMENTS, shape->element_bytes);
     step_limits limits = {
@@ -104,8 +110,12 @@ graft_status memory_plan_choose(memory_plan *out, arena_shape *shape, const plan
     const train_config *config = request->config;
     int64_t limit =
         config->memory_limit_bytes > 0 ? config->memory_limit_bytes : free_memory_bytes("");
+    const data_shape *data = &request->data;
     int64_t rows_per_step =
         (int64_t)config->per_device_train_batch_size * config->gradient_accumulation_steps;
+    if (data->rows > 0 && rows_per_step > data->rows)
+        rows_per_step = data->rows;
+    int32_t row_virtual = request->hooks->sequence.n_virtual;
     const int32_t tokens[2] = {MICRO_BATCH_TOKENS, 1};
     bool first = config->checkpointing == CHECKPOINTING_ON;
     bool last = config->checkpointing != CHECKPOINTING_OFF;
@@ -115,9 +125,14 @@ graft_status memory_plan_choose(memory_plan *out, arena_shape *shape, const plan
                 .spec = request->spec,
                 .adapter = request->adapter,
                 .hooks = request->hooks,
-                .limits = batch_limits_choose(
-                    request->max_row_tokens, request->hooks->sequence.n_virtual, MICRO_BATCH_TOKENS,
-                    config->per_device_train_batch_size, rows_per_step, config->packing, tokens[i]),
+                .limits = batch_limits_choose(data->longest_row, row_virtual, MICRO_BATCH_TOKENS,
+                                              config->per_device_train_batch_size, rows_per_step,
+                                              config->packing, tokens[i]),
+                .bin_tokens = data->longest_trained + row_virtual > MICRO_BATCH_TOKENS
+                                  ? data->longest_trained + row_virtual
+                                  : MICRO_BATCH_TOKENS,
+                .step_rows = rows_per_step,
+                .evaluation_rows = data->evaluation_rows,
                 .checkpointing = checkpointing,
                 .element_bytes = request->element_bytes,
             };
@@ -129,8 +144,21 @@ graft_status memory_plan_choose(memory_plan *out, arena_shape *shape, const plan
     return does_not_fit(out, config, limit, err);
 }
 
+data_shape data_shape_of(const dataset *data, const dataset *eval_data) {
+    dataset_counts counts = dataset_count(data);
+    data_shape shape = {
+        .longest_row = counts.longest, .longest_trained = counts.longest, .rows = counts.rows};
+    if (eval_data) {
+        counts = dataset_count(eval_data);
+        shape.evaluation_rows = counts.rows;
+        if (counts.longest > shape.longest_row)
+            shape.longest_row = counts.longest;
+    }
+    return shape;
+}
+
 graft_status train_plan(memory_plan *plan, const model_spec *spec, adapter *trained,
-                        const train_config *config, int32_t max_row_tokens, int32_t n_threads,
+                        const train_config *config, data_shape data, int32_t n_threads,
                         size_t mapped_bytes, graft_error *err) {
     model_hooks hooks = {0};
     size_t uploaded_bytes = 0;
@@ -145,7 +173,7 @@ graft_status train_plan(memory_plan *plan, const model_spec *spec, adapter *trai
             .adapter = trained,
             .hooks = &hooks,
             .config = config,
-            .max_row_tokens = max_row_tokens,
+            .data = data,
             .element_bytes = sizeof(float),
             .workspace_bytes = backend_cpu_workspace_bytes(n_threads),
             .mapped_bytes = mapped_bytes,

@@ -10,6 +10,7 @@
 
 #include "base/units.h"
 #include "train/data/packing.h"
+#include "train/data/row_packer.h"
 #include "train/trainer.h"
 
 enum {
@@ -23,6 +24,9 @@ typedef struct arena_shape {
     adapter *adapter;
     const model_hooks *hooks; /* bound to the adapter */
     batch_limits limits;
+    int32_t bin_tokens;      /* that rows are packed for, whatever the limits are */
+    int64_t step_rows;       /* of the largest step */
+    int64_t evaluation_rows; /* 0: nothing is evaluated */
     bool checkpointing;
     size_t element_bytes;
 } arena_shape;
@@ -32,7 +36,10 @@ typedef struct run_arenas {
     block_saved *saved; /* [n_layers], caller storage */
     batch_limits limits;
     batch_builder batch;
-    void *staging; /* STAGING_ELEMENTS elements of the backend's type */
+    row_packer packer;
+    int32_t bin_tokens;
+    double *row_losses; /* [evaluation_rows] */
+    void *staging;      /* STAGING_ELEMENTS elements of the backend's type */
 } run_arenas;
 
 graft_status run_arenas_layout(run_arenas *, layout *trainer, layout *step, layout *host,
@@ -47,7 +54,7 @@ typedef struct plan_request {
     adapter *adapter;
     const model_hooks *hooks;
     const train_config *config;
-    int32_t max_row_tokens;
+    data_shape data;
     size_t element_bytes, workspace_bytes, mapped_bytes, uploaded_bytes;
 } plan_request;
 graft_status memory_plan_choose(memory_plan *out, arena_shape *, const plan_request *,

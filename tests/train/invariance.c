@@ -172,7 +172,7 @@ static void plan_equals_what_a_run_allocates(void **state) {
         bench_data(&b, 8, 200);
         b.config.checkpointing = (checkpointing_mode)checkpointing;
         memory_plan plan;
-        assert_ok(train_plan(&plan, &b.spec, b.adapter, &b.config, dataset_count(b.data).longest, 2,
+        assert_ok(train_plan(&plan, &b.spec, b.adapter, &b.config, data_shape_of(b.data, NULL), 2,
                              weight_source_mapped_bytes(b.weights), &test_error));
         spy_put_in(b.dev);
         assert_ok(bench_run(&b));
