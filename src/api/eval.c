@@ -143,7 +143,8 @@ static graft_status evaluate(loss_total *total, opened *o, const dataset *data, 
     const step_limits limits = {.max_tokens = max_tokens,
                                 .max_labelled = max_tokens,
                                 .max_segments = recipe_flag(o->recipe, "packing") ? PASS_ROWS : 1,
-                                .training = gradients_path != NULL};
+                                .training = gradients_path != NULL,
+                                .labelled_only = !recipe_text(o->recipe, "logits")};
     row_memory rows = {0};
     step_arena arena = {0};
     graft_status status = check_request(o, &counts, err);

@@ -10,14 +10,14 @@ static graft_status add_losses(loss_total *total, const loss_pass *p, const batc
     for (int32_t s = 0; s < rows->n_segments; s++) {
         const segment *row = &rows->segments[s];
         double sum = 0;
-        for (; i < n_labelled && p->step->labelled[i] < row->token_end; i++) {
+        for (; i < n_labelled && p->step->labelled.index[i] < row->token_end; i++) {
             if (!isfinite(p->step->loss_host[i]))
                 return error_set(
                     err, GRAFT_E_NUMERIC,
                     "row %lld: the loss at token %d is not finite: weights or adapter are "
                     "damaged, or were trained with too high a learning rate",
                     (long long)row->row_id,
-                    p->step->labelled[i] - row->token_begin - row->n_virtual);
+                    p->step->labelled.index[i] - row->token_begin - row->n_virtual);
             sum += (double)p->step->loss_host[i];
         }
         if (p->row_sums)

@@ -26,7 +26,8 @@ graft_status run_arenas_layout(run_arenas *arenas, layout *trainer, layout *step
         .max_labelled = shape->limits.max_tokens,
         .max_segments = shape->limits.max_rows,
         .training = true,
-        .checkpointing = shape->checkpointing,
+        .layers_from_input = shape->checkpointing ? shape->spec->n_layers : 0,
+        .labelled_only = true,
     };
     graft_status status = step_layout(&arenas->step, arenas->saved, step, host, shape->spec,
                                       shape->hooks, &limits, shape->element_bytes, err);

@@ -34,7 +34,7 @@ static graft_status micro_batch_run(run *r, step_sums *sums, const batch *b, gra
     if (status != GRAFT_OK)
         return status;
     for (int32_t i = 0; i < n_labelled; i++)
-        sums->loss += (double)b->weights[buffers->labelled[i]] * (double)buffers->loss_host[i];
+        sums->loss += (double)b->weights[buffers->labelled.index[i]] * (double)buffers->loss_host[i];
     sums->tokens += b->tokens.n;
     if (!isfinite(sums->loss))
         return blame_forward(&r->blame, &r->model, buffers, b, err);
