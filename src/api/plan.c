@@ -112,7 +112,8 @@ static json_t *plan_json(const memory_plan *p, const plan_facts *facts,
                json_integer(config->per_device_train_batch_size));
     report_set(&object, "gradient_accumulation_steps",
                json_integer(config->gradient_accumulation_steps));
-    report_set(&object, "gradient_checkpointing", json_boolean(p->checkpointing));
+    report_set(&object, "gradient_checkpointing",
+               json_boolean(p->layers_from_input > 0 || p->layers_without_mlp > 0));
     report_set(&object, "micro_batch_tokens", json_integer(p->max_tokens));
     report_set(&object, "fits", json_boolean(facts->fits));
     report_set(&object, "memory_limit_bytes", json_integer((json_int_t)facts->limit_bytes));
@@ -171,8 +172,8 @@ static void plan_text(strbuf *text, const opened *o, const memory_plan *p, const
                 count_text((int64_t)config->per_device_train_batch_size *
                            config->gradient_accumulation_steps),
                 count_text(p->max_tokens));
-    report_line(text, "checkpointing", "%s",
-                p->checkpointing ? "on: activations are recomputed" : "off");
+    char keep[KEEP_TEXT];
+    report_line(text, "checkpointing", "%s", memory_plan_keep_text(keep, p));
     add_memory(text, p, facts);
 }
 

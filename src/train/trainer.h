@@ -82,10 +82,15 @@ typedef struct memory_plan {
     size_t trainer[N_COMPONENTS], step[N_COMPONENTS];
     size_t backend_workspace, host;
     size_t total;
-    bool checkpointing;          /* what `auto` chose */
-    int32_t max_tokens;          /* of a micro-batch */
-    int64_t trained, parameters; /* elements */
+    int32_t layers_from_input, layers_without_mlp; /* what `auto` chose: see step_limits */
+    int32_t max_tokens, max_rows;                  /* of a micro-batch */
+    int32_t backward_layers;                       /* blocks that backward passes */
+    int64_t trained, parameters;                   /* elements */
 } memory_plan;
+
+enum { KEEP_TEXT = 128 };
+/* What blocks keep, for people: "off", "on: every layer is recomputed from its input". */
+const char *memory_plan_keep_text(char out[KEEP_TEXT], const memory_plan *);
 
 /* What memory depends on of the data. */
 typedef struct data_shape {
