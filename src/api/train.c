@@ -21,7 +21,7 @@ static checkpointing_mode checkpointing_of(const graft_recipe *recipe) {
                                   : CHECKPOINTING_AUTO;
 }
 
-void train_config_shapes(train_config *out, const graft_recipe *recipe) {
+static void config_shapes(train_config *out, const graft_recipe *recipe) {
     out->per_device_train_batch_size =
         (int32_t)recipe_integer(recipe, "per_device_train_batch_size");
     out->gradient_accumulation_steps =
@@ -51,11 +51,15 @@ static void config_steps(train_config *out, const graft_recipe *recipe) {
     out->save_total_limit = (int32_t)recipe_integer(recipe, "save_total_limit");
 }
 
+void train_config_numbers(train_config *out, const graft_recipe *recipe) {
+    config_shapes(out, recipe);
+    config_steps(out, recipe);
+}
+
 static graft_status config_from_recipe(train_config *out, const opened *o, graft_error *err) {
     const graft_recipe *recipe = o->recipe;
     *out = (train_config){0};
-    train_config_shapes(out, recipe);
-    config_steps(out, recipe);
+    train_config_numbers(out, recipe);
     graft_status status = need_option(recipe, "output_dir", err);
     if (status != GRAFT_OK)
         return status;
