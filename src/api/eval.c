@@ -1,5 +1,6 @@
 /* graft_eval: loss and perplexity, logits and gradients on request. */
 #include "api/open.h"
+#include "api/profile.h"
 
 #include "base/clock.h"
 #include "base/memory.h"
@@ -196,6 +197,7 @@ graft_status graft_eval(graft_eval_result *out, const graft_recipe *recipe,
                                    .seconds = seconds,
                                    .tokens_per_second = (double)total.tokens / seconds,
                                    .peak_memory_bytes = peak_memory_bytes()};
+        profile_take(&out->profile, &o, seconds);
     }
     dataset_close(&data);
     opened_close(&o);

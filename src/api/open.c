@@ -1,6 +1,7 @@
 #include "api/open.h"
 
 #include "api/adapter_options.h"
+#include "api/profile.h"
 #include "base/atomic_file.h"
 #include "base/file_map.h"
 #include "base/memory.h"
@@ -96,8 +97,9 @@ graft_status open_backend(opened *o, graft_error *err) {
     graft_status status = recipe_features(&features, o->recipe, err);
     if (status != GRAFT_OK)
         return status;
-    return backend_create_cpu(&o->dev, (int32_t)recipe_integer(o->recipe, "threads"), &features,
-                              err);
+    status =
+        backend_create_cpu(&o->dev, (int32_t)recipe_integer(o->recipe, "threads"), &features, err);
+    return status == GRAFT_OK ? profile_begin(o, err) : status;
 }
 
 graft_status open_spec(opened *o, graft_error *err) {

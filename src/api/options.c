@@ -163,6 +163,8 @@ static const graft_option options[] = {
     {"memory_limit", NULL, SIZE, NULL, "SIZE", 0, 0, SHAPED,
      "fit into this much (default: what is free)"},
     {"threads", NULL, INTEGER, "0", "N", 0, 4096, COMPUTING | PLAN, "0: one a core"},
+    {"profile", NULL, FLAG, "false", NULL, 0, 0, TRAIN | EVAL | GRAFT_VERB_GENERATE,
+     "time, calls and rates of every op"},
     {"compute", NULL, CHOICE, "auto", "auto|f32", 0, 0, COMPUTING, "arithmetic of the products"},
     {"cpu_features", NULL, TEXT, NULL, "LIST", 0, 0, COMPUTING,
      "use only these (avx2,avx512,none)"},

@@ -1,6 +1,7 @@
 /* graft_train: from a recipe to a trained adapter. */
 #include "api/adapter_options.h"
 #include "api/open.h"
+#include "api/profile.h"
 #include "api/report.h"
 #include "api/train_settings.h"
 
@@ -216,8 +217,10 @@ static graft_status train_recipe(graft_train_result *out, const graft_recipe *re
         in.observer = &watching;
         status = train_run(&run, &in, err);
     }
-    if (status == GRAFT_OK)
+    if (status == GRAFT_OK) {
         result_from_run(out, &run, &w);
+        profile_take(&out->profile, &o, run.wall_s);
+    }
     free(w.losses);
     strbuf_free(&resolved);
     dataset_close(&in.eval_data);

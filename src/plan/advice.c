@@ -4,8 +4,8 @@
 #include <string.h>
 
 enum {
-    LENGTH_STEP = 64, /* max_length is lowered to a multiple of it */
-    LORA_RANK = 8     /* of the LoRA that full fine-tuning is compared with */
+    LONG_ROW = 512,
+    LORA_RANK = 8 /* of the LoRA that full fine-tuning is compared with */
 };
 
 /* A fine-tune that differs from the one asked for. */
@@ -60,6 +60,11 @@ static graft_status lay_out(size_t *total, const advice_request *r, const varian
     if (!is_answer && err)
         *err = reason;
     return is_answer ? GRAFT_OK : status;
+}
+
+/* What max_length is lowered to is a multiple of it. */
+static int32_t length_step(const advice_request *r) {
+    return r->data.longest_row >= LONG_ROW ? 64 : 8;
 }
 
 /* The largest value of *field, in steps below `from`, with which it fits; 0: none. */
@@ -127,7 +132,7 @@ static graft_status add_numbers(advice *out, int *n, const advice_request *r, gr
     char text[64];
     variant v = unchanged(r);
     graft_status status =
-        largest(&total, r, &v, &v.max_length, r->data.longest_row, LENGTH_STEP, err);
+        largest(&total, r, &v, &v.max_length, r->data.longest_row, length_step(r), err);
     snprintf(text, sizeof text, "--max-length %d", v.max_length);
     add(out, n, text, total);
     v = unchanged(r);
@@ -147,7 +152,7 @@ static graft_status add_together(advice *out, int *n, const advice_request *r, g
     int32_t rank = r->adapter->r < LORA_RANK ? r->adapter->r : LORA_RANK;
     v.rank = v.lora ? 0 : rank;
     graft_status status =
-        largest(&total, r, &v, &v.max_length, r->data.longest_row + 1, LENGTH_STEP, err);
+        largest(&total, r, &v, &v.max_length, r->data.longest_row + 1, length_step(r), err);
     snprintf(text, sizeof text, "%s-r %d --gradient-checkpointing auto --max-length %d",
              v.lora ? "--method lora " : "", v.lora ? LORA_RANK : rank, v.max_length);
     add(out, n, text, total);
