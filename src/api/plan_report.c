@@ -151,7 +151,8 @@ static void add_memory(strbuf *text, const plan_facts *f) {
     add_bar(text, "gradients", p->trainer[COMPONENT_GRADIENTS], p->total, "");
     add_bar(text, "optimizer", p->trainer[COMPONENT_OPTIMIZER], p->total, "two moments");
     add_bar(text, "activations", p->step[COMPONENT_ACTIVATIONS], p->total, "");
-    add_bar(text, "workspace", p->step[COMPONENT_WORKSPACE], p->total, "");
+    add_bar(text, "workspace", p->step[COMPONENT_WORKSPACE] + p->trainer[COMPONENT_WORKSPACE],
+            p->total, "");
     snprintf(note, sizeof note, "%s a token when it generates",
              size_text((double)f->kv_token_bytes));
     add_bar(text, "KV cache", 0, p->total, note);

@@ -343,7 +343,7 @@ const outer_weights *weight_source_outer(const weight_source *source) {
 }
 
 bool weight_source_tensor(tensor_view *out, const weight_source *source, const char *name) {
-    return safetensors_find(out, source->files, name);
+    return source->files && safetensors_find(out, source->files, name);
 }
 
 const safetensors *weight_source_files(const weight_source *source) {

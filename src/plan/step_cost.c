@@ -137,20 +137,24 @@ static graft_status count_micro_batch(step_cost *cost, dry_run *d, const model_r
 static graft_status count_step(step_cost *cost, dry_run *d, int64_t n, graft_error *err) {
     const dataset *data = d->request->data;
     const model_run run = {d->dev, d->request->spec, d->weights, &d->hooks};
-    const adapter *a = d->request->adapter;
+    adapter *a = d->request->adapter;
     const uint64_t *rows = row_packer_fit(&d->arenas.packer, data, d->rows, n,
                                           d->arenas.limits.row_virtual, d->arenas.bin_tokens);
     const batch_settings settings = {.step_supervised = 1, .training = true};
     graft_status status = GRAFT_OK;
-    optimizer_zero_gradients(a, d->dev);
+    adapter_zero_gradients(a, d->dev);
     for (int64_t at = 0; at < n && status == GRAFT_OK;) {
         int64_t taken = micro_batch_rows(data, rows + at, n - at, &d->arenas.limits);
         const batch *b = batch_build(&d->arenas.batch, data, rows + at, taken, &settings);
         status = count_micro_batch(cost, d, &run, b, err);
         at += taken;
     }
+    adapter_chain(a, d->dev);
     optimizer_gradient_norm(a, d->dev);
     optimizer_update(a, d->dev, d->request->config, 1, 1, 1);
+    take_counts(cost, d->dev, &cost->recompute, &cost->backward);
+    if (status == GRAFT_OK)
+        status = adapter_prepare(a, d->dev, d->weights, err);
     take_counts(cost, d->dev, &cost->forward, &cost->backward);
     cost->steps++;
     cost->rows += n;

@@ -42,17 +42,18 @@ static double all(const step_cost *c) {
 typedef struct counted_case {
     const char *name;
     const char *targets; /* NULL: q and v */
-    bool full, packing;
+    const char *method;
+    bool packing;
     checkpointing_mode checkpointing;
     int64_t rows;
 } counted_case;
 
 static void open_case(train_bench *b, const counted_case *c) {
     adapter_config config = {0};
-    assert_ok(adapter_config_default(&config, c->full ? "full" : "lora", &test_error));
+    assert_ok(adapter_config_default(&config, c->method, &test_error));
     if (c->targets)
         config.target_regex = strdup(c->targets);
-    bench_open(b, BENCH_CPU, 2, c->full || c->targets ? &config : NULL, c->name);
+    bench_open(b, BENCH_CPU, 2, &config, c->name);
     adapter_config_free(&config);
     bench_data(b, c->rows, 200);
     b->config.per_device_train_batch_size = 4;
@@ -63,10 +64,13 @@ static void open_case(train_bench *b, const counted_case *c) {
 static void counted_equals_computed(void **state) {
     (void)state;
     static const counted_case cases[] = {
-        {"lora", NULL, false, true, CHECKPOINTING_OFF, 12},
-        {"every-linear", "all-linear", false, false, CHECKPOINTING_OFF, 7},
-        {"recomputed", "all-linear", false, true, CHECKPOINTING_ON, 8},
-        {"whole", NULL, true, true, CHECKPOINTING_OFF, 4},
+        {"lora", NULL, "lora", true, CHECKPOINTING_OFF, 12},
+        {"every-linear", "all-linear", "lora", false, CHECKPOINTING_OFF, 7},
+        {"recomputed", "all-linear", "lora", true, CHECKPOINTING_ON, 8},
+        {"whole", NULL, "full", true, CHECKPOINTING_OFF, 4},
+        {"scales", NULL, "ia3", true, CHECKPOINTING_ON, 4},
+        {"made-weights", NULL, "loha", true, CHECKPOINTING_OFF, 4},
+        {"prefix", NULL, "prefix_tuning", true, CHECKPOINTING_OFF, 4},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         train_bench b;
@@ -90,7 +94,7 @@ static void counted_equals_computed(void **state) {
  * docs/numerics.md's equations. */
 static void counted_equals_the_equations(void **state) {
     (void)state;
-    static const counted_case c = {"equations", "all-linear", false, true, CHECKPOINTING_OFF, 0};
+    static const counted_case c = {"equations", "all-linear", "lora", true, CHECKPOINTING_OFF, 0};
     enum { ROWS = 3, LENGTH = 50, N = ROWS * LENGTH, LABELLED = ROWS * (LENGTH - 1), RANK = 8 };
     train_bench b;
     step_cost cost;
@@ -124,7 +128,7 @@ static void counted_equals_the_equations(void **state) {
 /* More steps than are counted: each counted one stands for as many. */
 static void long_data_is_sampled(void **state) {
     (void)state;
-    static const counted_case c = {"sampled", NULL, false, true, CHECKPOINTING_OFF, 400};
+    static const counted_case c = {"sampled", NULL, "lora", true, CHECKPOINTING_OFF, 400};
     train_bench b;
     step_cost cost;
     memory_plan plan;
@@ -159,8 +163,8 @@ static bool has_change(const advice *list, int n, const char *text) {
 
 static void advice_fits(void **state) {
     (void)state;
-    static const counted_case lora = {"advice", "all-linear", false, true, CHECKPOINTING_OFF, 8},
-                              whole = {"whole", NULL, true, true, CHECKPOINTING_AUTO, 8};
+    static const counted_case lora = {"advice", "all-linear", "lora", true, CHECKPOINTING_OFF, 8},
+                              whole = {"whole", NULL, "full", true, CHECKPOINTING_AUTO, 8};
     advice list[ADVICE_MAX];
     int n;
     train_bench b;
