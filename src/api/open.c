@@ -8,6 +8,9 @@
 
 #include <errno.h>
 #include <limits.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,6 +133,14 @@ graft_status open_templates(opened *o, graft_error *err) {
 graft_status open_text(opened *o, graft_error *err) {
     graft_status status = tokenizer_load(&o->tokenizer, o->folder, &o->messages, err);
     return status == GRAFT_OK ? open_templates(o, err) : status;
+}
+
+void close_text(opened *o) {
+    data_templates_free(&o->templates);
+    tokenizer_destroy(&o->tokenizer);
+#ifdef __GLIBC__
+    malloc_trim(0); /* reading a vocabulary leaves the heap many times its size */
+#endif
 }
 
 graft_status special_tokens_json(json_t **out, const tokenizer *tok, graft_error *err) {

@@ -144,6 +144,7 @@ static graft_status open_inputs(train_inputs *in, opened *o, graft_error *err) {
         status = open_data(&in->data, o, "data", false, err);
     if (status == GRAFT_OK && recipe_list_count(o->recipe, "eval_data"))
         status = open_data(&in->eval_data, o, "eval_data", true, err);
+    close_text(o); /* the rows are tokens by now */
     in->dev = o->dev;
     in->spec = &o->spec;
     in->weights = o->weights;
