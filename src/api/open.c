@@ -1,12 +1,16 @@
 #include "api/open.h"
 
 #include "api/adapter_options.h"
+#include "api/profile.h"
 #include "base/atomic_file.h"
 #include "base/file_map.h"
 #include "base/memory.h"
 
 #include <errno.h>
 #include <limits.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,8 +100,9 @@ graft_status open_backend(opened *o, graft_error *err) {
     graft_status status = recipe_features(&features, o->recipe, err);
     if (status != GRAFT_OK)
         return status;
-    return backend_create_cpu(&o->dev, (int32_t)recipe_integer(o->recipe, "threads"), &features,
-                              err);
+    status =
+        backend_create_cpu(&o->dev, (int32_t)recipe_integer(o->recipe, "threads"), &features, err);
+    return status == GRAFT_OK ? profile_begin(o, err) : status;
 }
 
 graft_status open_spec(opened *o, graft_error *err) {
@@ -128,6 +133,14 @@ graft_status open_templates(opened *o, graft_error *err) {
 graft_status open_text(opened *o, graft_error *err) {
     graft_status status = tokenizer_load(&o->tokenizer, o->folder, &o->messages, err);
     return status == GRAFT_OK ? open_templates(o, err) : status;
+}
+
+void close_text(opened *o) {
+    data_templates_free(&o->templates);
+    tokenizer_destroy(&o->tokenizer);
+#ifdef __GLIBC__
+    malloc_trim(0); /* reading a vocabulary leaves the heap many times its size */
+#endif
 }
 
 graft_status special_tokens_json(json_t **out, const tokenizer *tok, graft_error *err) {

@@ -35,6 +35,8 @@ graft_status open_spec(opened *, graft_error *);
 graft_status open_weights(opened *, graft_error *);
 /* Tokenizer and chat templates. */
 graft_status open_text(opened *, graft_error *);
+/* Closed early where the rest takes long: the memory goes back to the system. */
+void close_text(opened *);
 /* Chat templates only; a folder is needed unless --chat-template names one. */
 graft_status open_templates(opened *, graft_error *);
 /* Special tokens by name, as templates expect them. The tokenizer may be NULL: none. */

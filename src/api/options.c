@@ -13,7 +13,7 @@
 #define DATA       GRAFT_VERB_DATA
 #define TEXT_TOOLS (GRAFT_VERB_TOKENIZE | GRAFT_VERB_RENDER)
 #define COMPUTING  (TRAIN | EVAL | GENERATE | MERGE | GRAFT_VERB_DOCTOR)
-#define SHAPED     (TRAIN | PLAN) /* what an adapter is */
+#define SHAPED     (TRAIN | PLAN) /* a plan takes what train takes */
 #define FED        (TRAIN | EVAL | DATA | PLAN)
 
 #define FLAG    GRAFT_OPTION_FLAG
@@ -29,6 +29,8 @@ static const graft_option options[] = {
     {"model", NULL, TEXT, NULL, "DIR|org/name", 0, 0,
      TRAIN | EVAL | GENERATE | PLAN | DATA | TEXT_TOOLS | MERGE | GRAFT_VERB_METHODS,
      "model directory, or a model in the hub's cache on disk"},
+    {"model_config", NULL, TEXT, NULL, "FILE", 0, 0, PLAN,
+     "a config.json instead of a model: plan before anything is downloaded"},
     {"adapter", NULL, TEXT, NULL, "DIR", 0, 0, EVAL | GENERATE | MERGE,
      "PEFT adapter directory to put on the model"},
     {"method", NULL, TEXT, "lora", "NAME", 0, 0, SHAPED,
@@ -70,7 +72,7 @@ static const graft_option options[] = {
      1 << 20, FED, "longer rows are cut, and counted aloud"},
     {"packing", NULL, FLAG, "true", NULL, 0, 0, TRAIN | PLAN | EVAL,
      "let short rows share a buffer"},
-    {"shuffle", NULL, FLAG, "true", NULL, 0, 0, TRAIN, "a new order every epoch, from the seed"},
+    {"shuffle", NULL, FLAG, "true", NULL, 0, 0, SHAPED, "a new order every epoch, from the seed"},
     {"train_on", NULL, CHOICE, NULL, "completions|assistant|all", 0, 0, FED,
      "what is supervised (default: completions and assistant turns; all of plain text)"},
     {"chat_template", NULL, TEXT, NULL, "FILE|NAME|none", 0, 0, FED | GENERATE | GRAFT_VERB_RENDER,
@@ -79,50 +81,50 @@ static const graft_option options[] = {
     {"first_row", NULL, INTEGER, "1", "N", 1, 1e15, DATA, "first row shown"},
 
     /* steps */
-    {"num_train_epochs", "num_epochs|epochs", NUMBER, "3", "N", 0, 1e6, TRAIN,
+    {"num_train_epochs", "num_epochs|epochs", NUMBER, "3", "N", 0, 1e6, SHAPED,
      "passes over the data"},
-    {"max_steps", "iters", INTEGER, "-1", "N", -1, 1e15, TRAIN,
+    {"max_steps", "iters", INTEGER, "-1", "N", -1, 1e15, SHAPED,
      "steps; wins over num_train_epochs when positive"},
     {"per_device_train_batch_size", "micro_batch_size|batch_size", INTEGER, "8", "N", 1, 1e6,
-     TRAIN | PLAN, "rows of one batch"},
+     SHAPED, "rows of one batch"},
     {"gradient_accumulation_steps", "grad_accumulation_steps", INTEGER, "1", "N", 1, 1e6,
-     TRAIN | PLAN, "batches of one step"},
-    {"output_dir", "adapter_path", TEXT, NULL, "DIR", 0, 0, TRAIN | MERGE,
+     SHAPED, "batches of one step"},
+    {"output_dir", "adapter_path", TEXT, NULL, "DIR", 0, 0, SHAPED | MERGE,
      "where everything is written"},
     {"dtype", NULL, CHOICE, "auto", "auto|f32|bf16|f16", 0, 0, MERGE,
      "type of the written weights (auto: the base's)"},
-    {"resume", "resume_from_checkpoint", TEXT, NULL, "CHECKPOINT", 0, 0, TRAIN,
+    {"resume", "resume_from_checkpoint", TEXT, NULL, "CHECKPOINT", 0, 0, SHAPED,
      "go on from the newest (or this) checkpoint of output_dir"},
 
     /* optimizer */
     {"optim", NULL, CHOICE, "adamw", "adamw", 0, 0, SHAPED, "optimizer"},
-    {"learning_rate", "lr", NUMBER, "1e-4", "X", 0, 1e6, TRAIN, "peak rate"},
-    {"weight_decay", NULL, NUMBER, "0", "X", 0, 1e3, TRAIN, "decoupled, on every trained tensor"},
-    {"adam_beta1", NULL, NUMBER, "0.9", "X", 0, 0.999999, TRAIN, "decay of the first moment"},
-    {"adam_beta2", NULL, NUMBER, "0.999", "X", 0, 0.99999999, TRAIN, "decay of the second moment"},
-    {"adam_epsilon", NULL, NUMBER, "1e-8", "X", 0, 1, TRAIN,
+    {"learning_rate", "lr", NUMBER, "1e-4", "X", 0, 1e6, SHAPED, "peak rate"},
+    {"weight_decay", NULL, NUMBER, "0", "X", 0, 1e3, SHAPED, "decoupled, on every trained tensor"},
+    {"adam_beta1", NULL, NUMBER, "0.9", "X", 0, 0.999999, SHAPED, "decay of the first moment"},
+    {"adam_beta2", NULL, NUMBER, "0.999", "X", 0, 0.99999999, SHAPED, "decay of the second moment"},
+    {"adam_epsilon", NULL, NUMBER, "1e-8", "X", 0, 1, SHAPED,
      "added to the root of the second moment"},
-    {"max_grad_norm", NULL, NUMBER, "1", "X", 0, 1e9, TRAIN,
+    {"max_grad_norm", NULL, NUMBER, "1", "X", 0, 1e9, SHAPED,
      "clip the global gradient norm; 0: never"},
     {"lr_scheduler_type", NULL, CHOICE, "linear",
      "constant|constant_with_warmup|linear|cosine|cosine_with_restarts|polynomial|inverse_sqrt", 0,
-     0, TRAIN, "how the rate changes"},
-    {"warmup_steps", NULL, INTEGER, "0", "N", 0, 1e15, TRAIN,
+     0, SHAPED, "how the rate changes"},
+    {"warmup_steps", NULL, INTEGER, "0", "N", 0, 1e15, SHAPED,
      "steps of rising rate; wins over warmup_ratio"},
-    {"warmup_ratio", NULL, NUMBER, "0", "X", 0, 1, TRAIN, "share of steps with a rising rate"},
-    {"loraplus_lr_ratio", NULL, NUMBER, "0", "X", 0, 1e6, TRAIN,
+    {"warmup_ratio", NULL, NUMBER, "0", "X", 0, 1, SHAPED, "share of steps with a rising rate"},
+    {"loraplus_lr_ratio", NULL, NUMBER, "0", "X", 0, 1e6, SHAPED,
      "LoRA+: B learns this many times faster; 0: off"},
-    {"seed", NULL, INTEGER, "42", "N", 0, 9007199254740992.0, TRAIN | GENERATE,
+    {"seed", NULL, INTEGER, "42", "N", 0, 9007199254740992.0, SHAPED | GENERATE,
      "of everything random"},
 
     /* saving and looking */
-    {"save_steps", NULL, INTEGER, "500", "N", 0, 1e15, TRAIN,
+    {"save_steps", NULL, INTEGER, "500", "N", 0, 1e15, SHAPED,
      "steps between checkpoints; 0: only when stopped"},
-    {"save_total_limit", NULL, INTEGER, "2", "N", 0, 1e6, TRAIN,
+    {"save_total_limit", NULL, INTEGER, "2", "N", 0, 1e6, SHAPED,
      "checkpoints kept, at least 2; 0: all"},
-    {"eval_steps", NULL, INTEGER, "0", "N", 0, 1e15, TRAIN,
+    {"eval_steps", NULL, INTEGER, "0", "N", 0, 1e15, SHAPED,
      "steps between evaluations; 0: only at the end"},
-    {"logging_steps", NULL, INTEGER, "1", "N", 1, 1e15, TRAIN,
+    {"logging_steps", NULL, INTEGER, "1", "N", 1, 1e15, SHAPED,
      "steps between lines of metrics.jsonl"},
 
     /* evaluation */
@@ -161,6 +163,8 @@ static const graft_option options[] = {
     {"memory_limit", NULL, SIZE, NULL, "SIZE", 0, 0, SHAPED,
      "fit into this much (default: what is free)"},
     {"threads", NULL, INTEGER, "0", "N", 0, 4096, COMPUTING | PLAN, "0: one a core"},
+    {"profile", NULL, FLAG, "false", NULL, 0, 0, TRAIN | EVAL | GRAFT_VERB_GENERATE,
+     "time, calls and rates of every op"},
     {"compute", NULL, CHOICE, "auto", "auto|f32", 0, 0, COMPUTING, "arithmetic of the products"},
     {"cpu_features", NULL, TEXT, NULL, "LIST", 0, 0, COMPUTING,
      "use only these (avx2,avx512,none)"},

@@ -31,7 +31,7 @@ typedef struct run {
 
     step_count count;
     int64_t warmup;
-    sampler *order, *eval_order; /* eval_order is file order; NULL without evaluation */
+    sampler *order;
     run_progress progress;
     checkpoint_state state; /* all but progress is fixed for the run */
     int64_t saved_step;     /* of the newest checkpoint; -1: none */
@@ -49,7 +49,6 @@ typedef struct run {
 
 bool run_is_stopped(const run *);
 const message_sink *run_messages(const run *); /* NULL: nobody listens */
-int64_t run_peak_memory(void);                 /* bytes this process had resident at most */
 
 /* run_setup.c: everything up to the first step. Nothing is written before all inputs are accepted.
  */

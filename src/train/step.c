@@ -1,6 +1,7 @@
 #include "train/run.h"
 
 #include "base/clock.h"
+#include "base/peak_memory.h"
 #include "train/optimizer.h"
 
 #include <math.h>
@@ -33,7 +34,7 @@ static graft_status micro_batch_run(run *r, step_sums *sums, const batch *b, gra
     if (status != GRAFT_OK)
         return status;
     for (int32_t i = 0; i < n_labelled; i++)
-        sums->loss += (double)b->weights[buffers->labelled[i]] * (double)buffers->loss_host[i];
+        sums->loss += (double)b->weights[buffers->labelled.index[i]] * (double)buffers->loss_host[i];
     sums->tokens += b->tokens.n;
     if (!isfinite(sums->loss))
         return blame_forward(&r->blame, &r->model, buffers, b, err);
@@ -44,6 +45,8 @@ static graft_status micro_batch_run(run *r, step_sums *sums, const batch *b, gra
 static graft_status rows_run(run *r, step_sums *sums, const uint64_t *rows, int64_t n,
                              int64_t supervised, graft_error *err) {
     const dataset *data = r->in->data;
+    rows = row_packer_fit(&r->arenas.packer, data, rows, n, r->arenas.limits.row_virtual,
+                          r->arenas.bin_tokens);
     const batch_settings settings = {
         .step_supervised = supervised,
         .dropout_key = dropout_key(r->config->seed, r->progress.step),
@@ -95,7 +98,7 @@ static void measure(run *r, train_metrics *metrics, double started_s) {
         metrics->step_time_s > 0 ? (double)metrics->tokens / metrics->step_time_s : 0;
     r->step_s = r->step_s > 0 ? 0.9 * r->step_s + 0.1 * metrics->step_time_s : metrics->step_time_s;
     metrics->eta_s = r->step_s * (double)(r->count.total - r->progress.step);
-    metrics->peak_memory_bytes = run_peak_memory();
+    metrics->peak_memory_bytes = peak_memory_bytes();
 }
 
 graft_status run_step(run *r, train_metrics *metrics, graft_error *err) {
