@@ -1,12 +1,16 @@
 #include "api/open.h"
 
 #include "api/adapter_options.h"
+#include "api/profile.h"
 #include "base/atomic_file.h"
 #include "base/file_map.h"
 #include "base/memory.h"
 
 #include <errno.h>
 #include <limits.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,8 +100,9 @@ graft_status open_backend(opened *o, graft_error *err) {
     graft_status status = recipe_features(&features, o->recipe, err);
     if (status != GRAFT_OK)
         return status;
-    return backend_create_cpu(&o->dev, (int32_t)recipe_integer(o->recipe, "threads"), &features,
-                              err);
+    status =
+        backend_create_cpu(&o->dev, (int32_t)recipe_integer(o->recipe, "threads"), &features, err);
+    return status == GRAFT_OK ? profile_begin(o, err) : status;
 }
 
 graft_status open_spec(opened *o, graft_error *err) {
@@ -128,6 +133,14 @@ graft_status open_templates(opened *o, graft_error *err) {
 graft_status open_text(opened *o, graft_error *err) {
     graft_status status = tokenizer_load(&o->tokenizer, o->folder, &o->messages, err);
     return status == GRAFT_OK ? open_templates(o, err) : status;
+}
+
+void close_text(opened *o) {
+    data_templates_free(&o->templates);
+    tokenizer_destroy(&o->tokenizer);
+#ifdef __GLIBC__
+    malloc_trim(0); /* reading a vocabulary leaves the heap many times its size */
+#endif
 }
 
 /* ---- Adapters ---- */
@@ -337,5 +350,29 @@ graft_status open_stream(data_stream **out, opened *o, const char *option, graft
             recipe_flag(o->recipe, "shuffle") ? recipe_integer(o->recipe, "shuffle_buffer") : 1,
             (uint64_t)recipe_integer(o->recipe, "seed"), err);
     named_data_free(&named);
+    return status;
+}
+
+graft_status open_held_out(dataset **out, dataset *data, opened *o, graft_error *err) {
+    *out = NULL;
+    double share = recipe_number(o->recipe, "eval_split");
+    bool has_files = recipe_list_count(o->recipe, "eval_data") > 0;
+    if (has_files && share > 0)
+        return error_set(err, GRAFT_E_USAGE,
+                         "--eval-split and --eval-data both name evaluation rows; give one");
+    if (!data && share > 0)
+        return error_set(err, GRAFT_E_USAGE,
+                         "--eval-split needs all rows at once and cannot be had with --streaming; "
+                         "give --eval-data");
+    if (has_files)
+        return open_data(out, o, "eval_data", true, err);
+    if (share <= 0)
+        return GRAFT_OK;
+    graft_status status =
+        dataset_split(out, data, share, (uint64_t)recipe_integer(o->recipe, "seed"), err);
+    if (status == GRAFT_OK)
+        message_emit(&o->messages, MESSAGE_INFO,
+                     "%lld rows are held out for evaluation, %lld are trained (eval_split)",
+                     (long long)dataset_rows(*out), (long long)dataset_rows(data));
     return status;
 }

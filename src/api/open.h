@@ -37,6 +37,8 @@ graft_status open_spec(opened *, graft_error *);
 graft_status open_weights(opened *, graft_error *);
 /* Tokenizer and chat templates. */
 graft_status open_text(opened *, graft_error *);
+/* Closed early where the rest takes long: the memory goes back to the system. */
+void close_text(opened *);
 /* Chat templates only; a folder is needed unless --chat-template names one. */
 graft_status open_templates(opened *, graft_error *);
 /* The adapter that a training recipe describes: created against the spec, not laid out. */
@@ -51,6 +53,9 @@ graft_status data_files_of(data_files *, const graft_recipe *, const char *optio
 /* Their rows. */
 graft_status open_data(dataset **, opened *, const char *option, bool for_evaluation,
                        graft_error *);
+/* Evaluation rows: of --eval-data, or the --eval-split of `data` (NULL: streamed); else *out is
+ * NULL. */
+graft_status open_held_out(dataset **out, dataset *data, opened *, graft_error *);
 /* The same rows, as they are read (--streaming). */
 graft_status open_stream(data_stream **, opened *, const char *option, graft_error *);
 /* What --train-on and the text options make of rows, without the paths. */

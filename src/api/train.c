@@ -1,6 +1,7 @@
 /* graft_train: from a recipe to a trained adapter. */
 #include "api/adapter_options.h"
 #include "api/open.h"
+#include "api/profile.h"
 #include "api/report.h"
 #include "api/train_settings.h"
 
@@ -21,7 +22,7 @@ static checkpointing_mode checkpointing_of(const graft_recipe *recipe) {
                                   : CHECKPOINTING_AUTO;
 }
 
-void train_config_shapes(train_config *out, const graft_recipe *recipe) {
+static void config_shapes(train_config *out, const graft_recipe *recipe) {
     out->per_device_train_batch_size =
         (int32_t)recipe_integer(recipe, "per_device_train_batch_size");
     out->gradient_accumulation_steps =
@@ -53,11 +54,15 @@ static void config_steps(train_config *out, const graft_recipe *recipe) {
     out->save_total_limit = (int32_t)recipe_integer(recipe, "save_total_limit");
 }
 
+void train_config_numbers(train_config *out, const graft_recipe *recipe) {
+    config_shapes(out, recipe);
+    config_steps(out, recipe);
+}
+
 static graft_status config_from_recipe(train_config *out, const opened *o, graft_error *err) {
     const graft_recipe *recipe = o->recipe;
     *out = (train_config){0};
-    train_config_shapes(out, recipe);
-    config_steps(out, recipe);
+    train_config_numbers(out, recipe);
     graft_status status = need_option(recipe, "output_dir", err);
     if (status != GRAFT_OK)
         return status;
@@ -131,30 +136,6 @@ static graft_status write_repeatable(const graft_recipe *recipe, const graft_sin
     return status;
 }
 
-/* Evaluation rows: files of their own, or a share of the training rows. */
-static graft_status open_held_out(train_inputs *in, opened *o, graft_error *err) {
-    double share = recipe_number(o->recipe, "eval_split");
-    bool has_files = recipe_list_count(o->recipe, "eval_data") > 0;
-    if (has_files && share > 0)
-        return error_set(err, GRAFT_E_USAGE,
-                         "--eval-split and --eval-data both name evaluation rows; give one");
-    if (in->stream && share > 0)
-        return error_set(err, GRAFT_E_USAGE,
-                         "--eval-split needs all rows at once and cannot be had with --streaming; "
-                         "give --eval-data");
-    if (has_files)
-        return open_data(&in->eval_data, o, "eval_data", true, err);
-    if (share <= 0)
-        return GRAFT_OK;
-    graft_status status = dataset_split(&in->eval_data, in->data, share,
-                                        (uint64_t)recipe_integer(o->recipe, "seed"), err);
-    if (status == GRAFT_OK)
-        message_emit(&o->messages, MESSAGE_INFO,
-                     "%lld rows are held out for evaluation, %lld are trained (eval_split)",
-                     (long long)dataset_rows(in->eval_data), (long long)dataset_rows(in->data));
-    return status;
-}
-
 static graft_status open_inputs(train_inputs *in, opened *o, graft_error *err) {
     graft_status status = open_weights(o, err);
     if (status == GRAFT_OK)
@@ -167,7 +148,9 @@ static graft_status open_inputs(train_inputs *in, opened *o, graft_error *err) {
         status = recipe_flag(o->recipe, "streaming") ? open_stream(&in->stream, o, "data", err)
                                                      : open_data(&in->data, o, "data", false, err);
     if (status == GRAFT_OK)
-        status = open_held_out(in, o, err);
+        status = open_held_out(&in->eval_data, in->data, o, err);
+    if (!in->stream)
+        close_text(o); /* the rows are tokens by now */
     in->dev = o->dev;
     in->spec = &o->spec;
     in->weights = o->weights;
@@ -241,8 +224,10 @@ static graft_status train_recipe(graft_train_result *out, const graft_recipe *re
         in.observer = &watching;
         status = train_run(&run, &in, err);
     }
-    if (status == GRAFT_OK)
+    if (status == GRAFT_OK) {
         result_from_run(out, &run, &w);
+        profile_take(&out->profile, &o, run.wall_s);
+    }
     free(w.losses);
     strbuf_free(&resolved);
     dataset_close(&in.eval_data);

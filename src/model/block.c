@@ -21,6 +21,8 @@ typedef struct block_pass {
     const step_buffers *buffers;
     const block_scratch *scratch;
     const block_saved *saved;
+    device_array *x, *dx,
+        *o; /* of the buffers; at the end of the last block of its labelled rows */
     int32_t layer;
     int64_t n; /* tokens */
 } block_pass;
@@ -38,8 +40,52 @@ static block_pass pass_of(const model_run *run, int32_t layer, const layer_weigh
                         .buffers = buffers,
                         .scratch = &buffers->scratch,
                         .saved = saved,
+                        .x = buffers->x,
+                        .dx = buffers->dx,
+                        .o = saved->o,
                         .layer = layer,
                         .n = b->tokens.n};
+}
+
+/* Whether what follows attention runs over labelled rows alone. A form may look at any row. */
+static bool ends_labelled(const block_pass *p) {
+    if (!p->buffers->limits.labelled_only || p->layer != p->spec->n_layers - 1)
+        return false;
+    for (int slot = LINEAR_O; slot < N_LINEAR_SLOTS; slot++)
+        if (p->hooks->linear[slot].form)
+            return false;
+    return !p->hooks->branch[BRANCH_ATTENTION].form && !p->hooks->branch[BRANCH_MLP].form;
+}
+
+/* The pass over what follows attention. */
+static block_pass end_of(const block_pass *p) {
+    const labelled_rows *labelled = &p->buffers->labelled;
+    block_pass end = *p;
+    if (!ends_labelled(p))
+        return end;
+    end.tokens = &labelled->tokens;
+    end.n = labelled->tokens.n;
+    end.x = labelled->x;
+    end.dx = labelled->dx;
+    end.o = labelled->o;
+    return end;
+}
+
+/* Labelled rows of a whole array, and back into it. */
+static void take_rows(const block_pass *end, device_array *y, const device_array *whole,
+                      int64_t cols) {
+    if (y != whole)
+        end->ops->gather_rows(end->dev, y, whole, end->buffers->labelled.index, end->n, cols);
+}
+
+static void put_rows(const block_pass *end, device_array *whole, const device_array *x,
+                     int64_t cols) {
+    if (x != whole)
+        end->ops->scatter_rows(end->dev, whole, x, end->buffers->labelled.index, end->n, cols);
+}
+
+static int64_t heads_width(const block_pass *p) {
+    return (int64_t)p->spec->n_heads * p->spec->head_dim;
 }
 
 static hooked_linear linear_of(const block_pass *p, linear_slot slot) {
@@ -88,12 +134,12 @@ static void branch_forward(const block_pass *p, branch_slot slot, linear_slot la
                            const device_array *input) {
     const branch_hook *hook = &p->hooks->branch[slot];
     if (!hook->form) {
-        linear_forward(p, last, p->buffers->x, input, true);
+        linear_forward(p, last, p->x, input, true);
         return;
     }
     form_pass pass = branch_pass(p, slot);
     linear_forward(p, last, p->scratch->normed, input, false);
-    hook->form->fwd(hook->self, &pass, p->buffers->x, p->scratch->normed);
+    hook->form->fwd(hook->self, &pass, p->x, p->scratch->normed);
 }
 
 /* x [n, hidden] -> scratch normed [n, hidden] */
@@ -116,11 +162,10 @@ static void rotate(const block_pass *p, device_array *x, int32_t heads, bool inv
 
 static void attention_forward(const block_pass *p) {
     const block_saved *s = p->saved;
-    device_array *x = p->buffers->x;
     attention_call attention = attention_of(p);
     if (s->x_in)
-        p->ops->copy(p->dev, s->x_in, x, p->n * p->spec->hidden);
-    norm_hidden(p, NORM_ATTENTION, x);
+        p->ops->copy(p->dev, s->x_in, p->x, p->n * p->spec->hidden);
+    norm_hidden(p, NORM_ATTENTION, p->x);
     linear_forward(p, LINEAR_Q, s->q_raw ? s->q_raw : s->q, p->scratch->normed, false);
     linear_forward(p, LINEAR_K, s->k_raw ? s->k_raw : s->k, p->scratch->normed, false);
     linear_forward(p, LINEAR_V, s->v, p->scratch->normed, false);
@@ -131,13 +176,16 @@ static void attention_forward(const block_pass *p) {
     rotate(p, s->q, p->spec->n_heads, false);
     rotate(p, s->k, p->spec->n_kv_heads, false);
     p->ops->attention_fwd(p->dev, s->o, s->lse, s->q, s->k, s->v, &attention, p->batch, p->layer);
-    branch_forward(p, BRANCH_ATTENTION, LINEAR_O, s->o);
-    if (s->x_mid)
-        p->ops->copy(p->dev, s->x_mid, x, p->n * p->spec->hidden);
 }
 
-static void gate_up_forward(const block_pass *p) {
-    norm_hidden(p, NORM_MLP, p->buffers->x);
+static void output_forward(const block_pass *p) {
+    branch_forward(p, BRANCH_ATTENTION, LINEAR_O, p->o);
+    if (p->saved->x_mid)
+        p->ops->copy(p->dev, p->saved->x_mid, p->x, p->n * p->spec->hidden);
+}
+
+static void gate_up_forward(const block_pass *p, const device_array *x) {
+    norm_hidden(p, NORM_MLP, x);
     linear_forward(p, LINEAR_GATE, p->saved->gate, p->scratch->normed, false);
     linear_forward(p, LINEAR_UP, p->saved->up, p->scratch->normed, false);
 }
@@ -151,18 +199,26 @@ static void down_forward(const block_pass *p) {
 
 void block_fwd(const model_run *run, int32_t layer, const layer_weights *weights, const batch *b,
                step_buffers *buffers, const block_saved *saved) {
-    block_pass pass = pass_of(run, layer, weights, b, buffers, saved);
+    block_pass pass = pass_of(run, layer, weights, b, buffers, saved), end = end_of(&pass);
     attention_forward(&pass);
-    gate_up_forward(&pass);
-    down_forward(&pass);
+    take_rows(&end, end.x, pass.x, pass.spec->hidden);
+    take_rows(&end, end.o, pass.o, heads_width(&pass));
+    output_forward(&end);
+    gate_up_forward(&end, end.x);
+    down_forward(&end);
+    put_rows(&end, pass.x, end.x, pass.spec->hidden);
 }
 
-/* What checkpointing did not keep, from x_in. The block's output is not needed again, so no down
- * projection. */
-static void recompute(const block_pass *p) {
-    p->ops->copy(p->dev, p->buffers->x, p->saved->x_in, p->n * p->spec->hidden);
-    attention_forward(p);
-    gate_up_forward(p);
+/* What the block did not keep. Its output is not needed again, so no down projection. */
+static void recompute(const block_pass *p, const block_pass *end) {
+    if (p->saved->keep == KEEP_INPUT) {
+        p->ops->copy(p->dev, p->x, p->saved->x_in, p->n * p->spec->hidden);
+        attention_forward(p);
+        take_rows(end, end->x, p->x, p->spec->hidden);
+        take_rows(end, end->o, p->o, heads_width(p));
+        output_forward(end);
+    }
+    gate_up_forward(end, p->saved->x_mid);
 }
 
 /* ---- Backward ---- */
@@ -219,16 +275,16 @@ static const device_array *branch_backward(const block_pass *p, branch_slot slot
                                            const device_array *residual) {
     const branch_hook *hook = &p->hooks->branch[slot];
     if (!hook->form)
-        return p->buffers->dx;
+        return p->dx;
     form_pass pass = branch_pass(p, slot);
-    hook->form->bwd(hook->self, &pass, p->buffers->dx, p->scratch->d_normed, residual);
+    hook->form->bwd(hook->self, &pass, p->dx, p->scratch->d_normed, residual);
     return p->scratch->d_normed;
 }
 
 /* The norm's input is the residual stream: its gradient is added to what dx holds already. */
 static void norm_hidden_backward(const block_pass *p, norm_slot slot, const device_array *x) {
-    p->ops->rmsnorm_bwd(p->dev, p->buffers->dx, p->hooks->norm[slot].gradient, p->scratch->d_normed,
-                        x, p->saved->rstd[slot], norm_weight(p, slot), 1, p->spec->hidden, true,
+    p->ops->rmsnorm_bwd(p->dev, p->dx, p->hooks->norm[slot].gradient, p->scratch->d_normed, x,
+                        p->saved->rstd[slot], norm_weight(p, slot), 1, p->spec->hidden, true,
                         p->tokens);
 }
 
@@ -271,14 +327,24 @@ static void qkv_backward(const block_pass *p, const needs *need) {
         norm_hidden_backward(p, NORM_ATTENTION, p->saved->x_in);
 }
 
+/* d_o of all rows; dq serves as the labelled rows'. */
+static void output_backward(const block_pass *p, const block_pass *end, const needs *need) {
+    const block_scratch *scratch = p->scratch;
+    device_array *d_o = end->o == p->o ? scratch->d_o : scratch->dq;
+    const device_array *dy = branch_backward(end, BRANCH_ATTENTION, p->saved->x_in);
+    if (needs_input(end, LINEAR_O))
+        take_rows(end, end->o, p->o, heads_width(p));
+    linear_backward(end, LINEAR_O, need->d_qkv ? d_o : NULL, dy, end->o, false);
+    if (!need->d_qkv || d_o == scratch->d_o)
+        return;
+    p->ops->fill(p->dev, scratch->d_o, 0, p->n * heads_width(p));
+    put_rows(end, scratch->d_o, d_o, heads_width(p));
+}
+
 static void attention_backward(const block_pass *p, const needs *need) {
     const block_saved *s = p->saved;
     const block_scratch *scratch = p->scratch;
     attention_call attention = attention_of(p);
-    const device_array *dy = branch_backward(p, BRANCH_ATTENTION, s->x_in);
-    linear_backward(p, LINEAR_O, need->d_qkv ? scratch->d_o : NULL, dy, s->o, false);
-    if (!need->d_qkv)
-        return;
     p->ops->attention_bwd(p->dev, scratch->dq, scratch->dk, scratch->dv, scratch->d_o, s->o, s->lse,
                           s->q, s->k, s->v, &attention, scratch->attention, p->batch, p->layer);
     rotate(p, scratch->dq, p->spec->n_heads, true);
@@ -292,14 +358,19 @@ static void attention_backward(const block_pass *p, const needs *need) {
 
 void block_bwd(const model_run *run, int32_t layer, const layer_weights *weights, const batch *b,
                step_buffers *buffers, const block_saved *saved, bool needs_dx) {
-    block_pass pass = pass_of(run, layer, weights, b, buffers, saved);
+    block_pass pass = pass_of(run, layer, weights, b, buffers, saved), end = end_of(&pass);
     needs need = needs_of(&pass, needs_dx);
     assert(saved->x_in && "this block kept nothing: it lies below the lowest trained one");
     if (!need.d_gate_up && !trains(&pass, LINEAR_DOWN) && !pass.hooks->branch[BRANCH_MLP].form)
         return;
-    if (buffers->limits.checkpointing)
-        recompute(&pass);
-    mlp_backward(&pass, &need);
-    if (need.d_mid)
+    if (saved->keep != KEEP_ALL)
+        recompute(&pass, &end);
+    take_rows(&end, end.dx, pass.dx, pass.spec->hidden);
+    mlp_backward(&end, &need);
+    if (!need.d_mid)
+        return;
+    output_backward(&pass, &end, &need);
+    put_rows(&end, pass.dx, end.dx, pass.spec->hidden);
+    if (need.d_qkv)
         attention_backward(&pass, &need);
 }

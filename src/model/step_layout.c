@@ -57,17 +57,32 @@ static size_t most_branch_kept(const sizes *s, int slot, int32_t begin, int32_t 
     return (size_t)most;
 }
 
-/* What checkpointing keeps beside x_in: recomputing stops before the down projection. */
+/* What the blocks [begin, end) hand from one slot's product to its backward. */
+static void slot_layout(block_saved *saved, layout *l, component what, const sizes *s, int slot,
+                        int32_t begin, int32_t end) {
+    saved->xa[slot] = take(l, what, s, s->n, most_ranks(s, slot, begin, end));
+    saved->kept[slot] = take(l, what, s, most_kept(s, slot, begin, end), 1);
+}
+
+/* What is always kept: recomputing stops before the down projection. */
 static void down_layout(block_saved *saved, layout *l, component what, const sizes *s,
                         int32_t begin, int32_t end) {
-    saved->xa[LINEAR_DOWN] = take(l, what, s, s->n, most_ranks(s, LINEAR_DOWN, begin, end));
-    saved->kept[LINEAR_DOWN] = take(l, what, s, most_kept(s, LINEAR_DOWN, begin, end), 1);
+    slot_layout(saved, l, what, s, LINEAR_DOWN, begin, end);
     saved->branch[BRANCH_MLP] = take(l, what, s, most_branch_kept(s, BRANCH_MLP, begin, end), 1);
 }
 
-/* Everything a block hands on but its inputs; what hooks keep for the blocks [begin, end). */
-static void saved_layout(block_saved *saved, layout *l, component what, const sizes *s,
-                         bool backward, int32_t begin, int32_t end) {
+/* What KEEP_ATTENTION makes again. */
+static void gate_up_layout(block_saved *saved, layout *l, component what, const sizes *s,
+                           int32_t begin, int32_t end) {
+    saved->gate = take(l, what, s, s->n, s->intermediate);
+    saved->up = take(l, what, s, s->n, s->intermediate);
+    slot_layout(saved, l, what, s, LINEAR_GATE, begin, end);
+    slot_layout(saved, l, what, s, LINEAR_UP, begin, end);
+}
+
+/* What KEEP_INPUT makes again beside it. */
+static void attention_layout(block_saved *saved, layout *l, component what, const sizes *s,
+                             bool backward, int32_t begin, int32_t end) {
     bool keeps_raw = backward && s->spec->has_qk_norm;
     saved->x_mid = take(l, what, s, backward ? s->n : 0, s->hidden);
     saved->q_raw = take(l, what, s, keeps_raw ? s->n : 0, s->q);
@@ -77,21 +92,16 @@ static void saved_layout(block_saved *saved, layout *l, component what, const si
     saved->v = take(l, what, s, s->n, s->kv);
     saved->o = take(l, what, s, s->n, s->q);
     saved->lse = take(l, what, s, s->n, s->heads);
-    saved->gate = take(l, what, s, s->n, s->intermediate);
-    saved->up = take(l, what, s, s->n, s->intermediate);
     saved->rstd[NORM_ATTENTION] = take(l, what, s, s->n, 1);
     saved->rstd[NORM_MLP] = take(l, what, s, s->n, 1);
     if (s->spec->has_qk_norm) {
         saved->rstd[NORM_Q] = take(l, what, s, s->n, s->heads);
         saved->rstd[NORM_K] = take(l, what, s, s->n, s->kv_heads);
     }
-    for (int slot = 0; slot < LINEAR_DOWN; slot++) {
-        saved->xa[slot] = take(l, what, s, s->n, most_ranks(s, slot, begin, end));
-        saved->kept[slot] = take(l, what, s, most_kept(s, slot, begin, end), 1);
-    }
+    for (int slot = 0; slot <= LINEAR_O; slot++)
+        slot_layout(saved, l, what, s, slot, begin, end);
     saved->branch[BRANCH_ATTENTION] =
         take(l, what, s, most_branch_kept(s, BRANCH_ATTENTION, begin, end), 1);
-    down_layout(saved, l, what, s, begin, end);
 }
 
 static size_t linear_scratch(const sizes *s) {
@@ -180,6 +190,16 @@ static void head_layout(head_buffers *head, layout *l, const sizes *s, const ste
         take(l, what, s, (size_t)form_scratch_elements(memory, hook->form_self, (int64_t)rows), 1);
 }
 
+/* What the end of the last block works in. */
+static void labelled_layout(labelled_rows *labelled, layout *l, const sizes *s,
+                            const step_limits *limits) {
+    const component what = COMPONENT_WORKSPACE;
+    size_t n = limits->labelled_only ? (size_t)limits->max_labelled : 0;
+    labelled->x = take(l, what, s, n, s->hidden);
+    labelled->dx = take(l, what, s, limits->training ? n : 0, s->hidden);
+    labelled->o = take(l, what, s, n, s->q);
+}
+
 static void host_layout(step_buffers *b, layout *host, const sizes *s) {
     const component what = COMPONENT_WORKSPACE;
     head_buffers *head = &b->head;
@@ -187,7 +207,10 @@ static void host_layout(step_buffers *b, layout *host, const sizes *s) {
     size_t jobs = (size_t)(b->limits.max_jobs > 0 ? b->limits.max_jobs : 1);
     b->rope_host = layout_take(host, what, s->n * (size_t)s->spec->head_dim, sizeof(float));
     b->loss_host = layout_take(host, what, labelled, sizeof(float));
-    b->labelled = layout_take(host, what, labelled, sizeof(int32_t));
+    b->labelled.index = layout_take(host, what, labelled, sizeof(int32_t));
+    b->labelled.grid = layout_take(host, what, labelled + 1, sizeof(int32_t));
+    b->labelled.job_begin = layout_take(host, what, jobs + 1, sizeof(int32_t));
+    b->labelled.dropout_counter = layout_take(host, what, labelled, sizeof(uint64_t));
     head->targets = layout_take(host, what, rows, sizeof(int32_t));
     head->weights = layout_take(host, what, rows, sizeof(float));
     head->dropout_counter = layout_take(host, what, rows, sizeof(uint64_t));
@@ -200,16 +223,38 @@ static int32_t first_kept(const sizes *s) {
     return s->hooks->embedding_trains ? 0 : s->hooks->lowest_trained_layer;
 }
 
+static layer_keep keep_of(const step_limits *limits, int32_t layer, int32_t first) {
+    int64_t from_input = limits->layers_from_input, without_mlp = limits->layers_without_mlp;
+    if (layer - first < from_input)
+        return KEEP_INPUT;
+    return layer - first < from_input + without_mlp ? KEEP_ATTENTION : KEEP_ALL;
+}
+
+/* What blocks that keep nothing, or not all, use in turn. */
+static void shared_layout(block_saved *shared, layout *l, const step_limits *limits,
+                          const sizes *s) {
+    const component what = COMPONENT_WORKSPACE;
+    int32_t n_layers = s->spec->n_layers, first = first_kept(s);
+    bool recomputes = limits->training && first < n_layers;
+    bool keeps_nothing = !limits->training || first > 0;
+    bool from_input = recomputes && limits->layers_from_input > 0;
+    bool without_mlp = recomputes && limits->layers_without_mlp > 0;
+    if (keeps_nothing || from_input)
+        attention_layout(shared, l, what, s, from_input, 0, n_layers);
+    if (keeps_nothing || from_input || without_mlp)
+        gate_up_layout(shared, l, what, s, 0, n_layers);
+    if (keeps_nothing)
+        down_layout(shared, l, what, s, 0, n_layers);
+}
+
 /* Blocks and head take turns in one piece of memory: what blocks share, and their scratch, over the
  * head's buffers. */
 static void turns_layout(step_buffers *b, block_saved *shared, layout *device, const sizes *s) {
-    bool recomputes = b->limits.training && b->limits.checkpointing;
-    bool shares = recomputes || !b->limits.training || first_kept(s) > 0;
     layout blocks = layout_counting(), head = layout_counting();
     void *memory = NULL;
     for (int pass = 0; pass < 2; pass++) {
-        if (shares)
-            saved_layout(shared, &blocks, COMPONENT_WORKSPACE, s, recomputes, 0, s->spec->n_layers);
+        shared_layout(shared, &blocks, &b->limits, s);
+        labelled_layout(&b->labelled, &blocks, s, &b->limits);
         scratch_layout(&b->scratch, &blocks, s, b->limits.training);
         head_layout(&b->head, &head, s, &b->limits);
         device->overflow = device->overflow || blocks.overflow || head.overflow;
@@ -235,10 +280,12 @@ static void layers_layout(step_buffers *b, layout *device, const sizes *s,
             saved->x_mid = saved->q_raw = saved->k_raw = NULL;
             continue;
         }
-        if (b->limits.checkpointing)
-            down_layout(saved, device, what, s, layer, layer + 1);
-        else
-            saved_layout(saved, device, what, s, true, layer, layer + 1);
+        saved->keep = keep_of(&b->limits, layer, first);
+        if (saved->keep != KEEP_INPUT)
+            attention_layout(saved, device, what, s, true, layer, layer + 1);
+        if (saved->keep == KEEP_ALL)
+            gate_up_layout(saved, device, what, s, layer, layer + 1);
+        down_layout(saved, device, what, s, layer, layer + 1);
         saved->x_in = take(device, what, s, s->n, s->hidden);
     }
 }

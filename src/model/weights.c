@@ -11,7 +11,7 @@ enum { LEFT_OVER_SHOWN = 3 };
 
 struct weight_source {
     backend *dev;
-    safetensors *files;
+    safetensors *files; /* NULL: shapes only, as the spec has them */
     int32_t n_layers;
     layer_weights *layers; /* [n_layers] */
     outer_weights outer;
@@ -106,6 +106,10 @@ static graft_status find_tensor(tensor_view *out, opening *o, const model_module
                                 const char *suffix, graft_error *err) {
     const safetensors *files = o->source->files;
     char name[112], found[96], expected[96];
+    if (!files) {
+        *out = (tensor_view){.type = o->spec->stored};
+        return GRAFT_OK;
+    }
     snprintf(name, sizeof name, "%s.%s", module->name, suffix);
     size_t at = tensor_index(files, name);
     if (at == safetensors_count(files))
@@ -136,7 +140,7 @@ static graft_status upload_tensor(opening *o, size_t i, const char *suffix, graf
     backend *dev = o->source->dev;
     tensor_view view;
     graft_status status = find_tensor(&view, o, &o->modules[i], suffix, err);
-    if (status == GRAFT_OK)
+    if (status == GRAFT_OK && view.data)
         dev->ops->upload(dev, o->places[i], view.data, view.type, o->modules[i].rows);
     return status;
 }
@@ -246,7 +250,7 @@ static graft_status check_left_over(const opening *o, const message_sink *sink, 
 
 static graft_status allocate_tables(opening *o, graft_error *err) {
     weight_source *source = o->source;
-    size_t n_tensors = safetensors_count(source->files);
+    size_t n_tensors = source->files ? safetensors_count(source->files) : 1;
     source->n_layers = o->spec->n_layers;
     source->layers = mem_array((size_t)source->n_layers, sizeof *source->layers);
     o->places = mem_array(o->n_modules, sizeof(device_array *));
@@ -256,37 +260,53 @@ static graft_status allocate_tables(opening *o, graft_error *err) {
     return GRAFT_OK;
 }
 
+static graft_status resolve_all(opening *o, graft_error *err) {
+    graft_status status = model_modules(&o->modules, &o->n_modules, o->spec, err);
+    if (status == GRAFT_OK)
+        status = allocate_tables(o, err);
+    if (status == GRAFT_OK)
+        status = allocate_uploads(o, err);
+    for (size_t i = 0; status == GRAFT_OK && i < o->n_modules; i++)
+        status = resolve_module(o, i, err);
+    return status;
+}
+
+/* The source goes to *out, or with a failure away. */
+static graft_status opening_end(weight_source **out, opening *o, graft_status status) {
+    free(o->modules);
+    free(o->places);
+    free(o->is_used);
+    if (status != GRAFT_OK)
+        weight_source_close(&o->source);
+    *out = o->source;
+    return status;
+}
+
 graft_status weight_source_open(weight_source **out, backend *dev, model_spec *spec,
                                 const char *folder, const message_sink *sink, graft_error *err) {
     *out = NULL;
-    opening o = {.spec = spec, .folder = folder};
-    weight_source *source = o.source = mem_array(1, sizeof *source);
-    if (!source)
-        return error_memory(err, sizeof *source, "weights");
-    source->dev = dev;
-    graft_status status = safetensors_open_model(&source->files, folder, sink, err);
-    if (status != GRAFT_OK)
-        goto cleanup;
-    check_tied_head(spec, source->files, sink);
-    status = model_modules(&o.modules, &o.n_modules, spec, err);
-    if (status == GRAFT_OK)
-        status = allocate_tables(&o, err);
-    if (status == GRAFT_OK)
-        status = allocate_uploads(&o, err);
-    for (size_t i = 0; status == GRAFT_OK && i < o.n_modules; i++)
-        status = resolve_module(&o, i, err);
+    opening o = {.spec = spec, .folder = folder, .source = mem_array(1, sizeof *o.source)};
+    if (!o.source)
+        return error_memory(err, sizeof *o.source, "weights");
+    o.source->dev = dev;
+    graft_status status = safetensors_open_model(&o.source->files, folder, sink, err);
+    if (status == GRAFT_OK) {
+        check_tied_head(spec, o.source->files, sink);
+        status = resolve_all(&o, err);
+    }
     if (status == GRAFT_OK)
         status = check_left_over(&o, sink, err);
-    if (status == GRAFT_OK) {
-        *out = source;
-        source = NULL;
-    }
-cleanup:
-    free(o.modules);
-    free(o.places);
-    free(o.is_used);
-    weight_source_close(&source);
-    return status;
+    return opening_end(out, &o, status);
+}
+
+graft_status weight_source_open_shapes(weight_source **out, backend *dev, const model_spec *spec,
+                                       graft_error *err) {
+    *out = NULL;
+    opening o = {.spec = spec, .source = mem_array(1, sizeof *o.source)};
+    if (!o.source)
+        return error_memory(err, sizeof *o.source, "weights");
+    o.source->dev = dev;
+    return opening_end(out, &o, resolve_all(&o, err));
 }
 
 void weight_source_close(weight_source **source_) {
@@ -323,7 +343,7 @@ const outer_weights *weight_source_outer(const weight_source *source) {
 }
 
 bool weight_source_tensor(tensor_view *out, const weight_source *source, const char *name) {
-    return safetensors_find(out, source->files, name);
+    return source->files && safetensors_find(out, source->files, name);
 }
 
 const safetensors *weight_source_files(const weight_source *source) {

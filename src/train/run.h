@@ -31,8 +31,7 @@ typedef struct run {
 
     step_count count;
     int64_t warmup;
-    sampler *order, *eval_order; /* order is NULL where rows are streamed; eval_order is file order;
-                                    NULL without evaluation */
+    sampler *order; /* NULL where rows are streamed */
     run_progress progress;
     checkpoint_state state; /* all but progress is fixed for the run */
     int64_t saved_step;     /* of the newest checkpoint; -1: none */
@@ -52,7 +51,6 @@ bool run_is_stopped(const run *);
 const message_sink *run_messages(const run *);        /* NULL: nobody listens */
 int32_t run_longest_row(const run *);                 /* of the training data, tokens */
 const char *run_data_path(const run *, int32_t file); /* NULL past the end */
-int64_t run_peak_memory(void);                        /* bytes this process had resident at most */
 
 /* run_setup.c: everything up to the first step. Nothing is written before all inputs are accepted.
  */

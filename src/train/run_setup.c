@@ -11,7 +11,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/statvfs.h>
 
 enum { INIT_STREAM = 1 << 30 }; /* of the run's seed; the epochs of the sampler are the low ones */
@@ -22,11 +21,6 @@ bool run_is_stopped(const run *r) {
 
 const message_sink *run_messages(const run *r) {
     return r->in->observer ? &r->in->observer->messages : NULL;
-}
-
-int64_t run_peak_memory(void) {
-    struct rusage usage;
-    return getrusage(RUSAGE_SELF, &usage) == 0 ? (int64_t)usage.ru_maxrss * 1024 : 0;
 }
 
 /* ---- Data ---- */
@@ -85,7 +79,7 @@ static graft_status open_data(run *r, graft_error *err) {
                          "the evaluation data: expected supervised tokens, found none in %" PRId64
                          " rows",
                          eval.rows);
-    return sampler_create(&r->eval_order, eval.rows, 0, false, err);
+    return GRAFT_OK;
 }
 
 /* ---- What a resumed run must agree with ---- */
@@ -174,9 +168,6 @@ static graft_status describe_run(run *r, graft_error *err) {
 
 static graft_status plan_memory(run *r, arena_shape *shape, graft_error *err) {
     const train_inputs *in = r->in;
-    int32_t longest = run_longest_row(r);
-    if (in->eval_data && dataset_count(in->eval_data).longest > longest)
-        longest = dataset_count(in->eval_data).longest;
     adapter_bind(in->adapter, &r->hooks);
     model_hooks_finish(&r->hooks, in->spec);
     const plan_request request = {
@@ -184,7 +175,8 @@ static graft_status plan_memory(run *r, arena_shape *shape, graft_error *err) {
         .adapter = in->adapter,
         .hooks = &r->hooks,
         .config = r->config,
-        .max_row_tokens = longest,
+        .data = in->stream ? data_shape_of_stream(data_stream_max_length(in->stream), in->eval_data)
+                           : data_shape_of(in->data, in->eval_data),
         .element_bytes = in->dev->element_bytes,
         .workspace_bytes = in->dev->workspace_bytes,
         .mapped_bytes = weight_source_mapped_bytes(in->weights),
@@ -335,7 +327,6 @@ void run_close(run *r) {
     metrics_close(&r->log);
     checkpoint_state_free(&r->state);
     sampler_destroy(&r->order);
-    sampler_destroy(&r->eval_order);
     model_hooks_free(&r->hooks);
     free(r->arenas.saved);
     free(r->host_memory);

@@ -1,6 +1,7 @@
 #include "train/run.h"
 
 #include "base/clock.h"
+#include "base/peak_memory.h"
 #include "train/optimizer.h"
 
 #include <math.h>
@@ -33,7 +34,8 @@ static graft_status micro_batch_run(run *r, step_sums *sums, const batch *b, gra
     if (status != GRAFT_OK)
         return status;
     for (int32_t i = 0; i < n_labelled; i++)
-        sums->loss += (double)b->weights[buffers->labelled[i]] * (double)buffers->loss_host[i];
+        sums->loss +=
+            (double)b->weights[buffers->labelled.index[i]] * (double)buffers->loss_host[i];
     sums->tokens += b->tokens.n;
     if (!isfinite(sums->loss))
         return blame_forward(&r->blame, &r->model, buffers, b, err);
@@ -43,8 +45,9 @@ static graft_status micro_batch_run(run *r, step_sums *sums, const batch *b, gra
 /* All micro-batches of the step's rows; stops early when the loss is not finite. */
 static graft_status rows_run(run *r, step_sums *sums, const stream_rows *step, int64_t supervised,
                              graft_error *err) {
-    const uint64_t *rows = step->rows;
     int64_t n = step->n;
+    const uint64_t *rows = row_packer_fit(&r->arenas.packer, step->data, step->rows, n,
+                                          r->arenas.limits.row_virtual, r->arenas.bin_tokens);
     const batch_settings settings = {
         .step_supervised = supervised,
         .dropout_key = dropout_key(r->config->seed, r->progress.step),
@@ -96,7 +99,7 @@ static void measure(run *r, train_metrics *metrics, double started_s) {
         metrics->step_time_s > 0 ? (double)metrics->tokens / metrics->step_time_s : 0;
     r->step_s = r->step_s > 0 ? 0.9 * r->step_s + 0.1 * metrics->step_time_s : metrics->step_time_s;
     metrics->eta_s = r->step_s * (double)(r->count.total - r->progress.step);
-    metrics->peak_memory_bytes = run_peak_memory();
+    metrics->peak_memory_bytes = peak_memory_bytes();
 }
 
 /* The rows of the next step, out of memory or as they are read. */
@@ -121,8 +124,8 @@ graft_status run_step(run *r, train_metrics *metrics, graft_error *err) {
     graft_status status = take_rows(r, &rows, err);
     if (status != GRAFT_OK)
         return status;
-    int64_t supervised = dataset_supervised(rows.data, rows.rows, rows.n) +
-                         rows.n * r->hooks.sequence.n_labelled;
+    int64_t supervised =
+        dataset_supervised(rows.data, rows.rows, rows.n) + rows.n * r->hooks.sequence.n_labelled;
     double factor = schedule_factor(r->config->schedule, r->progress.step, r->warmup,
                                     r->count.total, r->config->learning_rate);
     adapter_zero_gradients(r->in->adapter, r->model.dev);

@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include "base/clock.h"
+#include "base/peak_memory.h"
 #include "train/run.h"
 
 #include <inttypes.h>
@@ -106,7 +107,7 @@ static graft_status evaluate(run *r, train_result *result, graft_error *err) {
         .is_evaluation = true,
         .eval_loss = loss,
         .eval_perplexity = exp(loss),
-        .peak_memory_bytes = run_peak_memory(),
+        .peak_memory_bytes = peak_memory_bytes(),
     };
     metrics_write(&r->log, &metrics);
     tell(r, TRAIN_EVENT_EVALUATION, &metrics);
@@ -198,7 +199,7 @@ static graft_status steps_run(run *r, train_result *result, graft_error *err) {
 static void summarise(const run *r, train_result *result) {
     result->wall_s = clock_seconds() - r->started_s;
     result->tokens_per_second = result->wall_s > 0 ? (double)result->tokens / result->wall_s : 0;
-    result->peak_memory_bytes = run_peak_memory();
+    result->peak_memory_bytes = peak_memory_bytes();
     result->skipped_steps = r->progress.skipped;
 }
 

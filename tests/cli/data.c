@@ -217,6 +217,31 @@ static void shares_and_a_split_make_the_steps(void **state) {
     free(model);
 }
 
+/* The plan knows what an epoch has: shares, the split, and rows that are not there yet. */
+static void plan_is_the_run(void **state) {
+    (void)state;
+    char *model = cli_model(), *rows = cli_rows(), named[512];
+    snprintf(named, sizeof named, "%s:3", rows);
+    const char *const options[][6] = {
+        {"--data", named, "--eval-split", "0.3", "--num-train-epochs", "1"},
+        {"--data", rows, "--streaming", "--max-length=64", "--max-steps", "2"}};
+    for (size_t i = 0; i < 2; i++) {
+        const char *const *o = options[i];
+        char *output = cli_path(i ? "planned-stream" : "planned");
+        json_t *plan =
+            cli_json(ARGS("plan", "--model", model, o[0], o[1], o[2], o[3], o[4], o[5], "--json"));
+        json_t *run = cli_json(ARGS("train", "--model", model, o[0], o[1], o[2], o[3], o[4], o[5],
+                                    "--output-dir", output, "--json"));
+        assert_true(cli_number(cli_member(plan, "bytes"), "total") ==
+                    cli_number(run, "planned_memory_bytes"));
+        json_decref(plan);
+        json_decref(run);
+        free(output);
+    }
+    free(rows);
+    free(model);
+}
+
 /* Row numbers of what the gate refuses. */
 static void a_refused_set_names_its_rows(void **state) {
     (void)state;
@@ -246,6 +271,7 @@ int main(void) {
         cmocka_unit_test(both_answers_are_shown),
         cmocka_unit_test(statistics),
         cmocka_unit_test(shares_and_a_split_make_the_steps),
+        cmocka_unit_test(plan_is_the_run),
         cmocka_unit_test(a_refused_set_names_its_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

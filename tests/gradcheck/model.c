@@ -95,17 +95,22 @@ static void check_gradients(model_case *m) {
     }
 }
 
-static void lay_out(model_case *m, bool checkpointing) {
+/* What blocks keep; the last one mixes all, and ends on labelled rows alone. */
+enum { KEEPING_ALL, KEEPING_INPUTS, KEEPING_SOME, N_KEEPING };
+
+static void lay_out(model_case *m, int keeping) {
     step_limits with = limits;
-    with.checkpointing = checkpointing;
+    with.layers_from_input = keeping == KEEPING_INPUTS ? m->spec.n_layers : keeping == KEEPING_SOME;
+    with.layers_without_mlp = keeping == KEEPING_SOME;
+    with.labelled_only = keeping == KEEPING_SOME;
     model_case_layout(m, &with);
 }
 
-static void check_all_freed(const char *config, bool checkpointing) {
+static void check_all_freed(const char *config, int keeping) {
     static model_case m;
     open_model(&m, config);
     model_case_train_all(&m);
-    lay_out(&m, checkpointing);
+    lay_out(&m, keeping);
     fill_batch(&m, NULL);
     check_gradients(&m);
     model_case_close(&m);
@@ -113,14 +118,14 @@ static void check_all_freed(const char *config, bool checkpointing) {
 
 static void all_freed_with_qk_norm_windows_and_biases(void **state) {
     (void)state;
-    check_all_freed(qwen3_config, false);
-    check_all_freed(qwen3_config, true);
+    for (int keeping = 0; keeping < N_KEEPING; keeping++)
+        check_all_freed(qwen3_config, keeping);
 }
 
 static void all_freed_with_a_tied_head(void **state) {
     (void)state;
-    check_all_freed(llama_config, false);
-    check_all_freed(llama_config, true);
+    for (int keeping = 0; keeping < N_KEEPING; keeping++)
+        check_all_freed(llama_config, keeping);
 }
 
 /* Two terms on every linear, one for each job; dropout; biases. On embedding and head one term for
@@ -148,11 +153,11 @@ static void add_terms(model_case *m) {
     }
 }
 
-static void check_terms(bool checkpointing) {
+static void check_terms(int keeping) {
     static model_case m;
     open_model(&m, qwen3_config);
     add_terms(&m);
-    lay_out(&m, checkpointing);
+    lay_out(&m, keeping);
     fill_batch(&m, NULL);
     check_gradients(&m);
     model_case_close(&m);
@@ -160,12 +165,12 @@ static void check_terms(bool checkpointing) {
 
 static void low_rank_terms_everywhere_with_jobs_and_dropout(void **state) {
     (void)state;
-    check_terms(false);
-    check_terms(true);
+    for (int keeping = 0; keeping < N_KEEPING; keeping++)
+        check_terms(keeping);
 }
 
 /* A trained past in one segment, and nothing else trained in block 0. */
-static void check_past(bool checkpointing) {
+static void check_past(int keeping) {
     static model_case m;
     enum { LENGTH = 4, LAYERS = 3 };
     kv_view past[LAYERS];
@@ -194,7 +199,7 @@ static void check_past(bool checkpointing) {
     low_rank_term frozen = {.rank = 0, .job = -1};
     lowest->terms = &frozen;
     lowest->n_terms = 1;
-    lay_out(&m, checkpointing);
+    lay_out(&m, keeping);
     lowest->n_terms = 0;
     assert_int_equal(m.hooks.lowest_trained_layer, 0);
     fill_batch(&m, past);
@@ -204,12 +209,12 @@ static void check_past(bool checkpointing) {
 
 static void trained_past(void **state) {
     (void)state;
-    check_past(false);
-    check_past(true);
+    for (int keeping = 0; keeping < N_KEEPING; keeping++)
+        check_past(keeping);
 }
 
 /* One part alone: backward leaves out all it can, and the rest must still be right. */
-static void check_alone(size_t module_index, bool freed, bool checkpointing) {
+static void check_alone(size_t module_index, bool freed, int keeping) {
     static model_case m;
     open_model(&m, qwen3_config);
     const model_module *module = &m.modules[module_index];
@@ -228,7 +233,7 @@ static void check_alone(size_t module_index, bool freed, bool checkpointing) {
         model_case_add_term(&m, module->name, (low_rank_term){.scale = 1, .rank = 2, .job = -1},
                             false, 7);
     }
-    lay_out(&m, checkpointing);
+    lay_out(&m, keeping);
     fill_batch(&m, NULL);
     check_gradients(&m);
     model_case_close(&m);
@@ -245,9 +250,9 @@ static void every_part_alone(void **state) {
     for (size_t i = 0; i < n; i++) {
         if (modules[i].layer == 0 || modules[i].layer == 2)
             continue; /* the middle one has trained parts neither above nor below */
-        check_alone(i, true, i % 2);
+        check_alone(i, true, (int)(i % N_KEEPING));
         if (modules[i].kind != MODULE_NORM)
-            check_alone(i, false, i % 2);
+            check_alone(i, false, (int)((i + 1) % N_KEEPING));
     }
     free(modules);
 }

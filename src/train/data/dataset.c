@@ -215,22 +215,37 @@ static bool is_whole(double share) {
     return share >= 1 && share <= 1;
 }
 
+/* The run of rows from *first on, which moves past it. */
+static sampler_group next_group(const dataset *d, size_t *first) {
+    int32_t file = d->rows[*first].source.file;
+    sampler_group group = {.share = d->shares ? d->shares[file] : 1};
+    for (; *first < d->n_rows; (*first)++, group.rows++) {
+        int32_t other = d->rows[*first].source.file;
+        /* Files that give every row once are one run: a share is rounded file by file. */
+        bool is_plain = is_whole(group.share) && is_whole(d->shares ? d->shares[other] : 1);
+        if (other != file && !is_plain)
+            break;
+    }
+    return group;
+}
+
 graft_status dataset_groups(sampler_group **groups, size_t *n, const dataset *d, graft_error *err) {
     *groups = mem_array(d->n_rows, sizeof **groups);
     *n = 0;
     if (!*groups)
         return error_memory(err, d->n_rows * sizeof **groups, "the data set");
-    for (size_t i = 0; i < d->n_rows; i++) {
-        int32_t file = d->rows[i].source.file;
-        double share = d->shares ? d->shares[file] : 1;
-        bool is_file = i > 0 && d->rows[i - 1].source.file == file;
-        /* Files that give every row once are one run: a share is rounded file by file. */
-        bool goes_on = i > 0 && (is_file || (is_whole((*groups)[*n - 1].share) && is_whole(share)));
-        if (!goes_on)
-            (*groups)[(*n)++] = (sampler_group){.share = share};
-        (*groups)[*n - 1].rows++;
-    }
+    for (size_t first = 0; first < d->n_rows;)
+        (*groups)[(*n)++] = next_group(d, &first);
     return GRAFT_OK;
+}
+
+int64_t dataset_epoch_rows(const dataset *d) {
+    int64_t rows = 0;
+    for (size_t first = 0; first < d->n_rows;) {
+        sampler_group group = next_group(d, &first);
+        rows += sampler_group_rows(&group);
+    }
+    return rows;
 }
 
 uint64_t dataset_hash(const dataset *d) {

@@ -111,6 +111,8 @@ int64_t dataset_supervised(const dataset *, const uint64_t *rows, int64_t n);
  * caller's to free. */
 graft_status dataset_groups(sampler_group **groups, size_t *n, const dataset *, graft_error *);
 
+int64_t dataset_epoch_rows(const dataset *); /* rows of one epoch: all of the groups' */
+
 /* xxh3 of all ids, targets, row borders, and of weights and shares that are not 1: a resumed run
  * must find the same. */
 uint64_t dataset_hash(const dataset *);

@@ -113,7 +113,7 @@ static graft_status refuse_unsupervised(const dataset *d, const dataset_options 
 
 static graft_status find_duplicates(dataset *d, const dataset_options *options, graft_error *err) {
     row_unit *units = NULL;
-    row_tokens *tokens = NULL;
+    unit_tokens *tokens = NULL;
     uint8_t *found = NULL;
     size_t n = 0;
     graft_status status = dataset_units(&units, &n, d, err);
@@ -209,7 +209,7 @@ static int compare_hashed(const void *a, const void *b) {
 static size_t choose_units(uint8_t *taken, hashed_unit *order, const row_unit *units, size_t n,
                            double share, uint64_t seed) {
     for (size_t i = 0; i < n; i++) {
-        const row_tokens *t = &units[i].tokens;
+        const unit_tokens *t = &units[i].tokens;
         uint64_t hash = XXH3_64bits_withSeed(t->ids, t->n * sizeof *t->ids, seed);
         hash = XXH3_64bits_withSeed(t->targets, t->n * sizeof *t->targets, hash);
         order[i] = (hashed_unit){hash, i};

@@ -43,8 +43,8 @@ graft_status dataset_copy_paths(dataset *, const char *const *paths, const doubl
 /* What stays together: the rows of one data row (the windows of a document, the two of a pair),
  * which lie one after another. */
 typedef struct row_unit {
-    size_t first, n;   /* rows */
-    row_tokens tokens; /* of all of them */
+    size_t first, n;    /* rows */
+    unit_tokens tokens; /* of all of them */
 } row_unit;
 /* *units [*n] is the caller's to free. */
 graft_status dataset_units(row_unit **units, size_t *n, const dataset *, graft_error *);

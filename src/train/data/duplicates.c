@@ -29,14 +29,15 @@ static size_t table_size(size_t n) {
 /* ---- Exact ------------------------------------------------------------------------------------
  */
 
-static XXH128_hash_t row_hash(const row_tokens *row) {
+static XXH128_hash_t row_hash(const unit_tokens *row) {
     XXH128_hash_t ids = XXH3_128bits(row->ids, row->n * sizeof *row->ids);
     XXH128_hash_t targets = XXH3_128bits(row->targets, row->n * sizeof *row->targets);
     const uint64_t both[] = {ids.low64, ids.high64, targets.low64, targets.high64};
     return XXH3_128bits(both, sizeof both);
 }
 
-static graft_status find_exact(uint8_t *found, const row_tokens *rows, size_t n, graft_error *err) {
+static graft_status find_exact(uint8_t *found, const unit_tokens *rows, size_t n,
+                               graft_error *err) {
     size_t size = table_size(n);
     XXH128_hash_t *seen = mem_array(size, sizeof *seen);
     uint8_t *is_taken = mem_array(size, 1);
@@ -112,7 +113,7 @@ static double similarity(const shingle_set *a, const shingle_set *b) {
  */
 
 typedef struct near_search {
-    const row_tokens *rows;
+    const unit_tokens *rows;
     uint32_t *counters; /* rows that have a shingle, by a part of its hash */
     uint32_t common;    /* more rows than this: the shingle does not count */
     uint64_t multiplier[SIGNATURE_HASHES], addend[SIGNATURE_HASHES];
@@ -153,7 +154,7 @@ static bool whole_shingles(shingle_set *out, const near_search *s, size_t row) {
 }
 
 static bool taught_shingles(shingle_set *out, near_search *s, size_t row) {
-    const row_tokens *r = &s->rows[row];
+    const unit_tokens *r = &s->rows[row];
     size_t n = 0;
     if (!mem_reserve(&s->tokens, &s->tokens_capacity, r->n, sizeof *s->tokens))
         return false;
@@ -257,7 +258,7 @@ static graft_status near_prepare(near_search *s, size_t n, graft_error *err) {
                : out_of_memory((s->table + n) * BANDS * sizeof *s->heads, err);
 }
 
-static graft_status find_near(uint8_t *found, const row_tokens *rows, size_t n,
+static graft_status find_near(uint8_t *found, const unit_tokens *rows, size_t n,
                               const volatile sig_atomic_t *stop, graft_error *err) {
     near_search s = {.rows = rows};
     if (n > UINT32_MAX - 1)
@@ -279,7 +280,7 @@ static graft_status find_near(uint8_t *found, const row_tokens *rows, size_t n,
     return status;
 }
 
-graft_status duplicates_find(uint8_t *found, const row_tokens *rows, size_t n, dedup_kind kind,
+graft_status duplicates_find(uint8_t *found, const unit_tokens *rows, size_t n, dedup_kind kind,
                              const volatile sig_atomic_t *stop, graft_error *err) {
     graft_status status = find_exact(found, rows, n, err);
     if (status == GRAFT_OK && kind == DEDUP_NEAR)

@@ -19,16 +19,16 @@ typedef enum dedup_kind { DEDUP_NONE, DEDUP_EXACT, DEDUP_NEAR } dedup_kind;
 #define NEAR_SIMILARITY 0.8
 
 /* Tokens of one row. targets[t] is what ids[t] predicts, negative: nothing. */
-typedef struct row_tokens {
+typedef struct unit_tokens {
     const int32_t *ids, *targets; /* [n] */
     size_t n;
-} row_tokens;
+} unit_tokens;
 
 typedef enum duplicate_kind { NOT_DUPLICATE, DUPLICATE_EXACT, DUPLICATE_NEAR } duplicate_kind;
 
 /* found[i] of rows [n]: what row i is to the rows before it. Near ones are looked for with
  * DEDUP_NEAR. A stop flag that rises is GRAFT_E_INTERRUPTED; it may be NULL. */
-graft_status duplicates_find(uint8_t *found, const row_tokens *rows, size_t n, dedup_kind kind,
+graft_status duplicates_find(uint8_t *found, const unit_tokens *rows, size_t n, dedup_kind kind,
                              const volatile sig_atomic_t *stop, graft_error *);
 
 #endif

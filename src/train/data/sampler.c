@@ -19,8 +19,7 @@ struct sampler {
     uint64_t *drawn;       /* [rows of the largest group]: scratch of a part that is drawn */
 };
 
-/* Rows that a group gives to one epoch. */
-static int64_t taken_rows(const sampler_group *group) {
+int64_t sampler_group_rows(const sampler_group *group) {
     double exact = group->share * (double)group->rows;
     int64_t rows = (int64_t)(exact + 0.5);
     return rows > 0 ? rows : 1;
@@ -32,7 +31,7 @@ graft_status sampler_create_groups(sampler **out, const sampler_group *groups, s
     int64_t rows = 0, largest = 0;
     for (size_t i = 0; i < n; i++) {
         assert(groups[i].rows > 0 && groups[i].share > 0);
-        rows += taken_rows(&groups[i]);
+        rows += sampler_group_rows(&groups[i]);
         if (groups[i].rows > largest)
             largest = groups[i].rows;
     }
@@ -91,7 +90,7 @@ static int compare_rows(const void *a, const void *b) {
 /* Rows first .. first + group->rows - 1, as often as the group's share says. */
 static int64_t order_group(sampler *s, size_t i, uint64_t first, uint64_t *order) {
     const sampler_group *group = &s->groups[i];
-    int64_t wanted = taken_rows(group), n = 0;
+    int64_t wanted = sampler_group_rows(group), n = 0;
     for (; n + group->rows <= wanted; n += group->rows)
         for (int64_t k = 0; k < group->rows; k++)
             order[n + k] = first + (uint64_t)k;

@@ -22,6 +22,7 @@ typedef struct sampler_group {
     int64_t rows; /* > 0 */
     double share; /* > 0 */
 } sampler_group;
+int64_t sampler_group_rows(const sampler_group *); /* that it gives to one epoch */
 graft_status sampler_create_groups(sampler **, const sampler_group *, size_t n, uint64_t seed,
                                    bool shuffle, graft_error *);
 int64_t sampler_rows_per_epoch(const sampler *);

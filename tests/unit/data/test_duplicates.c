@@ -11,7 +11,7 @@ enum { WORDS = 60, ROWS = 300 };
 
 typedef struct made_rows {
     int32_t ids[ROWS][WORDS], targets[ROWS][WORDS];
-    row_tokens rows[ROWS];
+    unit_tokens rows[ROWS];
     size_t n;
 } made_rows;
 
@@ -22,7 +22,7 @@ static size_t add_random(made_rows *m, rng *r, size_t prompt) {
         m->ids[row][i] = (int32_t)rng_below(r, 30000);
     for (size_t i = 0; i < WORDS; i++)
         m->targets[row][i] = i + 1 < WORDS && i + 1 >= prompt ? m->ids[row][i + 1] : NO_TARGET;
-    m->rows[row] = (row_tokens){m->ids[row], m->targets[row], WORDS};
+    m->rows[row] = (unit_tokens){m->ids[row], m->targets[row], WORDS};
     return row;
 }
 
@@ -34,7 +34,7 @@ static size_t add_changed(made_rows *m, size_t of, size_t at, int32_t id) {
     m->ids[row][at] = id;
     if (at > 0 && m->targets[row][at - 1] != NO_TARGET)
         m->targets[row][at - 1] = id;
-    m->rows[row] = (row_tokens){m->ids[row], m->targets[row], WORDS};
+    m->rows[row] = (unit_tokens){m->ids[row], m->targets[row], WORDS};
     return row;
 }
 
