@@ -174,7 +174,7 @@ static graft_status plan_work(plan_facts *f, opened *o, const dataset *data, gra
     if (status == GRAFT_OK)
         status = open_backend(o, err);
     if (status == GRAFT_OK)
-        time_estimate_measure(&f->time, o->dev, &o->spec, o->adapter, &f->cost);
+        status = time_estimate_measure(&f->time, o->dev, &o->spec, o->adapter, &f->cost, err);
     return status;
 }
 

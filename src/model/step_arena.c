@@ -9,6 +9,7 @@ static graft_status describe(step_arena *a, layout *device, layout *host, const 
     const sequence_hook *sequence = &run->hooks->sequence;
     step_limits whole = *limits;
     whole.max_tokens += sequence->n_virtual;
+    whole.max_labelled += limits->training ? sequence->n_virtual : 0;
     batch_builder_layout(&a->builder, host, whole.max_tokens, whole.max_segments, whole.max_jobs,
                          sequence);
     return step_layout(&a->step, a->saved, device, host, run->spec, run->hooks, &whole,

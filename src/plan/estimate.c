@@ -1,5 +1,6 @@
 #include "plan/estimate.h"
 
+#include "base/memory.h"
 #include "plan/rates.h"
 
 enum {
@@ -21,8 +22,9 @@ static double freed_share(const adapter *a) {
     return all > 0 ? (double)freed / (double)all : 0;
 }
 
-static void measure_rates(time_estimate *t, backend *dev, const model_spec *spec, const adapter *a,
-                          const step_cost *cost) {
+/* A rate is 0 where there was no memory to measure it. */
+static graft_status measure_rates(time_estimate *t, backend *dev, const model_spec *spec,
+                                  const adapter *a, const step_cost *cost, graft_error *err) {
     int64_t batches = cost->micro_batches > 0 ? cost->micro_batches : 1;
     int64_t rows = cost->rows > 0 ? cost->rows : 1;
     int32_t row_tokens = (int32_t)at_most((cost->tokens + rows - 1) / rows, TOKENS_MAX);
@@ -44,16 +46,22 @@ static void measure_rates(time_estimate *t, backend *dev, const model_spec *spec
     t->attention_fwd = rate_attention(dev, &heads, row_tokens, false, SECONDS);
     t->attention_bwd = rate_attention(dev, &heads, row_tokens, true, SECONDS);
     t->copy = rate_copy(dev, SECONDS);
+    bool has_all = t->product_fwd > 0 && t->product_bwd > 0 && t->thin > 0 &&
+                   t->attention_fwd > 0 && t->attention_bwd > 0 && t->copy > 0;
+    size_t bytes = (size_t)wide.in * (size_t)wide.out * dtype_bytes(wide.type);
+    return has_all ? GRAFT_OK : error_memory(err, bytes, "measuring this machine");
 }
 
 static double seconds_of(double amount, double rate) {
     return amount > 0 && rate > 0 ? amount / rate : 0;
 }
 
-void time_estimate_measure(time_estimate *t, backend *dev, const model_spec *spec, const adapter *a,
-                           const step_cost *cost) {
+graft_status time_estimate_measure(time_estimate *t, backend *dev, const model_spec *spec,
+                                   const adapter *a, const step_cost *cost, graft_error *err) {
     *t = (time_estimate){0};
-    measure_rates(t, dev, spec, a, cost);
+    graft_status status = measure_rates(t, dev, spec, a, cost, err);
+    if (status != GRAFT_OK)
+        return status;
     double trained = cost->forward.trained + cost->backward.trained + cost->recompute.trained;
     double wide = freed_share(a);
     double seconds =
@@ -65,4 +73,5 @@ void time_estimate_measure(time_estimate *t, backend *dev, const model_spec *spe
         seconds_of(cost->moved_bytes, t->copy);
     t->step_s = cost->steps > 0 ? seconds / (double)cost->steps : 0;
     t->tokens_per_second = seconds > 0 ? (double)cost->tokens / seconds : 0;
+    return GRAFT_OK;
 }

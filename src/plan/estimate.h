@@ -13,7 +13,7 @@ typedef struct time_estimate {
 } time_estimate;
 
 /* Takes about half a second of measuring. `a`: the adapter whose cost this is. */
-void time_estimate_measure(time_estimate *, backend *, const model_spec *, const adapter *a,
-                           const step_cost *);
+graft_status time_estimate_measure(time_estimate *, backend *, const model_spec *, const adapter *a,
+                                   const step_cost *, graft_error *);
 
 #endif
