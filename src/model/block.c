@@ -129,6 +129,15 @@ static void linear_forward(const block_pass *p, linear_slot slot, device_array *
     hooked_linear_fwd(&linear, y, x, add, p->tokens, p->batch);
 }
 
+/* Layers [first, first + n) of one input x. */
+static void linears_forward(const block_pass *p, linear_slot first, int32_t n,
+                            device_array *const *y, const device_array *x) {
+    hooked_linear linears[LINEAR_BRANCHES_MAX];
+    for (int32_t i = 0; i < n; i++)
+        linears[i] = linear_of(p, first + (linear_slot)i);
+    hooked_linears_fwd(linears, n, y, x, p->tokens, p->batch);
+}
+
 /* The last linear layer of a branch, added to the residual stream. normed is free by then. */
 static void branch_forward(const block_pass *p, branch_slot slot, linear_slot last,
                            const device_array *input) {
@@ -166,9 +175,8 @@ static void attention_forward(const block_pass *p) {
     if (s->x_in)
         p->ops->copy(p->dev, s->x_in, p->x, p->n * p->spec->hidden);
     norm_hidden(p, NORM_ATTENTION, p->x);
-    linear_forward(p, LINEAR_Q, s->q_raw ? s->q_raw : s->q, p->scratch->normed, false);
-    linear_forward(p, LINEAR_K, s->k_raw ? s->k_raw : s->k, p->scratch->normed, false);
-    linear_forward(p, LINEAR_V, s->v, p->scratch->normed, false);
+    device_array *const qkv[] = {s->q_raw ? s->q_raw : s->q, s->k_raw ? s->k_raw : s->k, s->v};
+    linears_forward(p, LINEAR_Q, 3, qkv, p->scratch->normed);
     if (p->spec->has_qk_norm) {
         norm_heads(p, NORM_Q, s->q, s->q_raw, p->spec->n_heads);
         norm_heads(p, NORM_K, s->k, s->k_raw, p->spec->n_kv_heads);
@@ -186,8 +194,8 @@ static void output_forward(const block_pass *p) {
 
 static void gate_up_forward(const block_pass *p, const device_array *x) {
     norm_hidden(p, NORM_MLP, x);
-    linear_forward(p, LINEAR_GATE, p->saved->gate, p->scratch->normed, false);
-    linear_forward(p, LINEAR_UP, p->saved->up, p->scratch->normed, false);
+    device_array *const gate_up[] = {p->saved->gate, p->saved->up};
+    linears_forward(p, LINEAR_GATE, 2, gate_up, p->scratch->normed);
 }
 
 static void down_forward(const block_pass *p) {
@@ -265,6 +273,15 @@ static void linear_backward(const block_pass *p, linear_slot slot, device_array 
     hooked_linear_bwd(&linear, dx, dy, x, add, p->tokens, p->batch);
 }
 
+/* Layers [first, first + n) of one input x; dx becomes the sum. */
+static void linears_backward(const block_pass *p, linear_slot first, int32_t n, device_array *dx,
+                             device_array *const *dy, const device_array *x) {
+    hooked_linear linears[LINEAR_BRANCHES_MAX];
+    for (int32_t i = 0; i < n; i++)
+        linears[i] = linear_of(p, first + (linear_slot)i);
+    hooked_linears_bwd(linears, n, dx, dy, x, p->tokens, p->batch);
+}
+
 static bool needs_input(const block_pass *p, linear_slot slot) {
     hooked_linear linear = linear_of(p, slot);
     return hooked_linear_needs_input(&linear, p->tokens);
@@ -309,8 +326,8 @@ static void mlp_backward(const block_pass *p, const needs *need) {
     if (needs_input(p, LINEAR_GATE) || needs_input(p, LINEAR_UP))
         norm_hidden(p, NORM_MLP, s->x_mid);
     device_array *d_normed = need->d_mlp_normed ? scratch->d_normed : NULL;
-    linear_backward(p, LINEAR_GATE, d_normed, d_gate, scratch->normed, false);
-    linear_backward(p, LINEAR_UP, d_normed, d_up, scratch->normed, true);
+    device_array *const d_gate_up[] = {d_gate, d_up};
+    linears_backward(p, LINEAR_GATE, 2, d_normed, d_gate_up, scratch->normed);
     if (need->d_mlp_normed)
         norm_hidden_backward(p, NORM_MLP, s->x_mid);
 }
@@ -320,9 +337,8 @@ static void qkv_backward(const block_pass *p, const needs *need) {
     device_array *d_normed = need->d_attention_normed ? scratch->d_normed : NULL;
     if (needs_input(p, LINEAR_Q) || needs_input(p, LINEAR_K) || needs_input(p, LINEAR_V))
         norm_hidden(p, NORM_ATTENTION, p->saved->x_in);
-    linear_backward(p, LINEAR_Q, d_normed, scratch->dq, scratch->normed, false);
-    linear_backward(p, LINEAR_K, d_normed, scratch->dk, scratch->normed, true);
-    linear_backward(p, LINEAR_V, d_normed, scratch->dv, scratch->normed, true);
+    device_array *const d_qkv[] = {scratch->dq, scratch->dk, scratch->dv};
+    linears_backward(p, LINEAR_Q, 3, d_normed, d_qkv, scratch->normed);
     if (need->d_attention_normed)
         norm_hidden_backward(p, NORM_ATTENTION, p->saved->x_in);
 }

@@ -104,14 +104,30 @@ static void attention_layout(block_saved *saved, layout *l, component what, cons
         take(l, what, s, most_branch_kept(s, BRANCH_ATTENTION, begin, end), 1);
 }
 
+/* Slots [first, first + n) of a layer, which share their input. */
+static int64_t group_scratch(const sizes *s, const layer_hooks *hooks, int first, int n) {
+    linear_call calls[LINEAR_BRANCHES_MAX];
+    const linear_call *pointers[LINEAR_BRANCHES_MAX];
+    for (int i = 0; i < n; i++) {
+        const linear_hook *hook = &hooks->linear[first + i];
+        calls[i] = (linear_call){.terms = hook->terms, .n_terms = hook->n_terms};
+        model_linear_shape(&calls[i].weight.rows, &calls[i].weight.cols, s->spec,
+                           (linear_slot)(first + i));
+        pointers[i] = &calls[i];
+    }
+    return linear_group_scratch_elements(pointers, n, (int64_t)s->n);
+}
+
 static size_t linear_scratch(const sizes *s) {
+    static const struct {
+        linear_slot first;
+        int n;
+    } groups[] = {{LINEAR_Q, 3}, {LINEAR_O, 1}, {LINEAR_GATE, 2}, {LINEAR_DOWN, 1}};
     int64_t most = 0;
     for (int32_t layer = 0; layer < s->spec->n_layers; layer++)
-        for (int slot = 0; slot < N_LINEAR_SLOTS; slot++) {
-            const linear_hook *hook = &s->hooks->layers[layer].linear[slot];
-            linear_call call = {.terms = hook->terms, .n_terms = hook->n_terms};
-            model_linear_shape(&call.weight.rows, &call.weight.cols, s->spec, (linear_slot)slot);
-            int64_t elements = linear_scratch_elements(&call, (int64_t)s->n);
+        for (size_t g = 0; g < sizeof groups / sizeof groups[0]; g++) {
+            int64_t elements =
+                group_scratch(s, &s->hooks->layers[layer], (int)groups[g].first, groups[g].n);
             most = elements > most ? elements : most;
         }
     return (size_t)most;

@@ -61,7 +61,7 @@ typedef struct block_scratch {
     device_array *h, *dh;             /* [n, intermediate] silu(gate) * up; without training NULL */
     device_array *d_o, *dq, *dk, *dv; /* like o, q, k, v */
     device_array *attention;          /* [n, n_heads] */
-    device_array *linear;             /* linear_scratch_elements of the largest linear */
+    device_array *linear;             /* of the largest group of linear layers */
     device_array *form;               /* scratch of the form that needs most */
 } block_scratch;
 

@@ -12,16 +12,17 @@
 enum { HUGE_PAGE = 2 << 20 };
 
 void *cpu_memory(size_t bytes) {
-    /* Large arrays are aligned to huge pages and ask for them: matrix products walk many rows at
-     * once, and 4 KiB pages would miss the TLB. */
-    size_t alignment = bytes >= 4 * (size_t)HUGE_PAGE ? HUGE_PAGE : LAYOUT_ALIGNMENT, padded;
+    /* Large arrays, and those of whole huge pages, are aligned to them and ask for them: matrix
+     * products walk many rows at once, and 4 KiB pages would miss the TLB. */
+    bool is_huge = bytes >= 4 * (size_t)HUGE_PAGE || (bytes && bytes % HUGE_PAGE == 0);
+    size_t alignment = is_huge ? HUGE_PAGE : LAYOUT_ALIGNMENT, padded;
     if (!size_add(&padded, bytes ? bytes : 1, alignment - 1))
         return NULL;
     padded &= ~(alignment - 1);
     void *memory = aligned_alloc(alignment, padded);
     if (!memory)
         return NULL;
-    if (alignment == HUGE_PAGE)
+    if (is_huge)
         madvise(memory, padded, MADV_HUGEPAGE); /* a wish: no harm when refused */
     memset(memory, 0, bytes);
     return memory;

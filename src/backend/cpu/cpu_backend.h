@@ -18,7 +18,7 @@ typedef struct cpu_backend {
 
 enum {
     CPU_SCRATCH_BYTES = 1 << 20, /* of one thread; ops assert that they fit */
-    CPU_PACKED_BYTES = 8 << 20,
+    CPU_PACKED_BYTES = 2 << 20,
     CPU_PARTIAL_SUMS = 4096,
     CPU_EMBED_RANKS = 64,     /* of an embedding term, worked on at a time */
     CPU_TASK_ELEMENTS = 16384 /* elementwise work of one task: a few microseconds */

@@ -28,6 +28,12 @@ void meter_rmsnorm_fwd(backend *dev, device_array *y, device_array *rstd, const 
 void meter_rmsnorm_bwd(backend *dev, device_array *dx, device_array *dw, const device_array *dy,
                        const device_array *x, const device_array *rstd, const device_array *w,
                        int32_t per_token, int64_t cols, bool add, const token_rows *rows);
+void meter_linear_group_fwd(backend *, const linear_branch *, int32_t n_branches,
+                            const device_array *x, bool add, device_array *scratch,
+                            const token_rows *);
+void meter_linear_group_bwd(backend *, device_array *dx, const linear_branch *, int32_t n_branches,
+                            const device_array *x, bool add, device_array *scratch,
+                            const token_rows *);
 void meter_linear_fwd(backend *dev, device_array *y, device_array *xa, const device_array *x,
                       const linear_call *call, bool add, device_array *scratch,
                       const token_rows *rows);

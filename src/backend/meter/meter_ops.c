@@ -57,6 +57,28 @@ void meter_linear_bwd(backend *dev, device_array *dx, const device_array *dy, co
              linear_bwd_cost(call, rows, dev->element_bytes, dx != NULL, add));
 }
 
+/* A group counts as one call of the op. */
+void meter_linear_group_fwd(backend *dev, const linear_branch *branches, int32_t n_branches,
+                            const device_array *x, bool add, device_array *scratch,
+                            const token_rows *rows) {
+    passing p = pass_begin(dev);
+    if (p.inner)
+        p.ops->linear_group_fwd(p.inner, branches, n_branches, x, add, scratch, rows);
+    pass_end(&p, METER_LINEAR_FWD,
+             linear_group_fwd_cost(branches, n_branches, rows, dev->element_bytes, add));
+}
+
+void meter_linear_group_bwd(backend *dev, device_array *dx, const linear_branch *branches,
+                            int32_t n_branches, const device_array *x, bool add,
+                            device_array *scratch, const token_rows *rows) {
+    passing p = pass_begin(dev);
+    if (p.inner)
+        p.ops->linear_group_bwd(p.inner, dx, branches, n_branches, x, add, scratch, rows);
+    pass_end(
+        &p, METER_LINEAR_BWD,
+        linear_group_bwd_cost(branches, n_branches, rows, dev->element_bytes, dx != NULL, add));
+}
+
 void meter_rope(backend *dev, device_array *x, const device_array *cos, const device_array *sin,
                 int64_t n, int32_t heads, int32_t head_dim, bool inverse) {
     passing p = pass_begin(dev);

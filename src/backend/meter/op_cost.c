@@ -59,6 +59,39 @@ op_cost linear_bwd_cost(const linear_call *call, const token_rows *rows, size_t 
     return cost;
 }
 
+static void cost_add(op_cost *sum, op_cost part) {
+    sum->flops += part.flops;
+    sum->trained_flops += part.trained_flops;
+    sum->bytes += part.bytes;
+}
+
+/* Bytes of an input that every layer of a group was counted to move, but the first. */
+static double shared_bytes(const linear_branch *branches, int32_t n_branches,
+                           const token_rows *rows, size_t element_bytes) {
+    return (double)element_bytes * (n_branches - 1) * rows->n *
+           (double)branches[0].call->weight.cols;
+}
+
+op_cost linear_group_fwd_cost(const linear_branch *branches, int32_t n_branches,
+                              const token_rows *rows, size_t element_bytes, bool add) {
+    op_cost cost = {0};
+    for (int32_t i = 0; i < n_branches; i++)
+        cost_add(&cost, linear_fwd_cost(branches[i].call, rows, element_bytes, add));
+    cost.bytes -= shared_bytes(branches, n_branches, rows, element_bytes);
+    return cost;
+}
+
+op_cost linear_group_bwd_cost(const linear_branch *branches, int32_t n_branches,
+                              const token_rows *rows, size_t element_bytes, bool needs_dx,
+                              bool add) {
+    op_cost cost = {0};
+    for (int32_t i = 0; i < n_branches; i++)
+        cost_add(&cost, linear_bwd_cost(branches[i].call, rows, element_bytes, needs_dx, add));
+    if (needs_dx)
+        cost.bytes -= (add ? 2 : 1) * shared_bytes(branches, n_branches, rows, element_bytes);
+    return cost;
+}
+
 op_cost embed_cost(const weight_ref *table, const low_rank_term *terms, int32_t n_terms,
                    const token_rows *rows, size_t element_bytes, bool backward) {
     double n = rows->n, width = (double)table->cols;

@@ -16,6 +16,11 @@ op_cost linear_fwd_cost(const linear_call *, const token_rows *, size_t element_
 /* needs_dx: whether dx is asked for. */
 op_cost linear_bwd_cost(const linear_call *, const token_rows *, size_t element_bytes,
                         bool needs_dx, bool add);
+/* Layers that share their input, which is read once, and its gradient, which is written once. */
+op_cost linear_group_fwd_cost(const linear_branch *, int32_t n_branches, const token_rows *,
+                              size_t element_bytes, bool add);
+op_cost linear_group_bwd_cost(const linear_branch *, int32_t n_branches, const token_rows *,
+                              size_t element_bytes, bool needs_dx, bool add);
 op_cost embed_cost(const weight_ref *table, const low_rank_term *, int32_t n_terms,
                    const token_rows *, size_t element_bytes, bool backward);
 /* The pairs of query and key that causal attention looks at, windows and pasts included. */
