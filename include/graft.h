@@ -191,6 +191,26 @@ typedef struct graft_observer {
     const volatile int *stop;
 } graft_observer;
 
+/* Where the time went, with the option `profile`; n_ops 0 without it. Ops that ran, longest
+ * first. */
+typedef struct graft_profile_op {
+    const char *name; /* static */
+    int64_t calls;
+    double seconds;
+    double flops; /* of products and attention; other ops count none */
+    double bytes; /* every operand read or written once */
+} graft_profile_op;
+
+enum { GRAFT_PROFILE_OPS_MAX = 64 };
+typedef struct graft_profile {
+    graft_profile_op ops[GRAFT_PROFILE_OPS_MAX];
+    size_t n_ops;
+    double seconds; /* all of the call, inside ops and outside */
+    /* What this machine reached right afterwards: operations a second of a large product, bytes a
+     * second of copying. */
+    double peak_flops, peak_bytes;
+} graft_profile;
+
 /* ---- 5. The verbs ---------------------------------------------------------------------------- */
 /* Each takes a recipe created for it; options are described by graft_option_at and
  * docs/options.md. The observer may be NULL. Whatever is refused (exit status 2) is refused before
@@ -207,6 +227,7 @@ typedef struct graft_train_result {
     int64_t trained_parameters, parameters;
     const double *losses; /* [n_losses] of logged steps; freed with graft_train_result_free */
     size_t n_losses;
+    graft_profile profile;
 } graft_train_result;
 
 /* Trains as the recipe says and writes its output_dir. */
@@ -223,6 +244,7 @@ typedef struct graft_eval_result {
     int64_t rows, tokens, supervised_tokens;
     double seconds, tokens_per_second;
     int64_t peak_memory_bytes; /* resident, of the whole process */
+    graft_profile profile;
 } graft_eval_result;
 
 /* Loss and perplexity of a model, with an adapter or without, on data; logits and gradients into
@@ -231,6 +253,10 @@ GRAFT_API graft_status graft_eval(graft_eval_result *, const graft_recipe *, con
                                   graft_error *);
 GRAFT_API graft_status graft_eval_result_write(const graft_sink *, graft_format,
                                                const graft_eval_result *, graft_error *);
+
+/* A profile as a table; nothing when it has no ops. */
+GRAFT_API graft_status graft_profile_write(const graft_sink *, const graft_profile *,
+                                           graft_error *);
 
 typedef struct graft_merge_result {
     int64_t tensors, changed; /* of the model; that the adapter changed */
@@ -246,8 +272,9 @@ GRAFT_API graft_status graft_merge(graft_merge_result *, const graft_recipe *,
 GRAFT_API graft_status graft_merge_result_write(const graft_sink *, graft_format,
                                                 const graft_merge_result *, graft_error *);
 
-/* What a fine-tune costs, and whether it fits: from config.json, the headers of the weight files
- * and the recipe. That it does not fit is an answer, and GRAFT_OK. */
+/* What a fine-tune costs: memory by component, operations, time from rates measured now, and
+ * whether it fits; where not, what would make it fit. From config.json, the headers of the weight
+ * files and the recipe. That it does not fit is an answer, and GRAFT_OK. */
 GRAFT_API graft_status graft_plan(const graft_sink *, graft_format, const graft_recipe *,
                                   const graft_observer *, graft_error *);
 /* What will be trained, row by row: rendered text, tokens, which are supervised; and a summary. */
@@ -302,6 +329,7 @@ typedef struct graft_generation {
     double prompt_seconds, seconds; /* reading the prompt; all of it */
     double tokens_per_second;       /* of the generated tokens */
     const char *finish_reason;      /* "stop": end of sequence or a stop text; "length"; static */
+    graft_profile profile;
 } graft_generation;
 
 /* Continues a prompt (taken as it is, special tokens as the tokenizer's post-processor adds them).
@@ -318,7 +346,7 @@ GRAFT_API graft_status graft_session_chat(graft_generation *, graft_session *,
                                           const graft_sink *stream, graft_error *);
 GRAFT_API void graft_generation_free(graft_generation *);
 /* {"text", "token_ids", "prompt_tokens", "generated_tokens", "tokens_per_second",
- * "finish_reason"} on one line. */
+ * "finish_reason"} on one line; with a profile also "profile". */
 GRAFT_API graft_status graft_generation_write_json(const graft_sink *, const graft_generation *,
                                                    graft_error *);
 

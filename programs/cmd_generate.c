@@ -111,6 +111,11 @@ static graft_status generate_once(graft_generation *out, const command_line *lin
     return status;
 }
 
+static void write_stderr(void *context, const char *text, size_t n) {
+    (void)context;
+    fwrite(text, 1, n, stderr);
+}
+
 static graft_status finish_generation(const command_line *line, const graft_generation *g,
                                       graft_error *err) {
     graft_sink sink = stdout_sink();
@@ -123,7 +128,8 @@ static graft_status finish_generation(const command_line *line, const graft_gene
                 g->tokens_per_second, g->n_prompt_tokens, duration_text(g->prompt_seconds),
                 strcmp(g->finish_reason, "stop") ? "cut at the token limit"
                                                  : "ended by the model or a stop text");
-    return GRAFT_OK;
+    graft_sink beside = {write_stderr, NULL}; /* stdout holds the answer alone */
+    return graft_profile_write(&beside, &g->profile, err);
 }
 
 static int run_generate(const command_line *line) {

@@ -55,9 +55,10 @@ const verb verb_data = {
     .name = "data",
     .id = GRAFT_VERB_DATA,
     .summary = "shows what will be trained: text, tokens, which are supervised",
-    .usage = "graft data [RECIPE.yaml] --model DIR --data FILE [options]",
+    .usage = "graft data [RECIPE.yaml] --model DIR --data PATH [options]",
     .examples = "  graft data --model DIR --data rows.jsonl\n"
-                "  graft data --model DIR --data rows.jsonl --first-row 17 --rows 1 --json\n",
+                "  graft data --model DIR --data rows.jsonl --first-row 17 --rows 1 --json\n"
+                "  graft data --model DIR --data rows/ --dedup near --html data.html\n",
     .takes_recipe = true,
     .run = run_data,
 };

@@ -87,23 +87,6 @@ static const char *const companions[] = {
 
 enum { COMPANION_BYTES_MAX = 1 << 30 };
 
-static graft_status copy_companion(const char *from, const char *to, const char *name,
-                                   graft_error *err) {
-    char *source = path_join(from, name), *target = path_join(to, name), *bytes = NULL;
-    size_t n = 0;
-    graft_status status = GRAFT_OK;
-    if (!source || !target)
-        status = error_memory(err, strlen(from), "a path");
-    else if (path_exists(source))
-        status = file_read_all(&bytes, &n, source, COMPANION_BYTES_MAX, err);
-    if (status == GRAFT_OK && bytes)
-        status = file_write_atomic(target, bytes, n, err);
-    free(source);
-    free(target);
-    free(bytes);
-    return status;
-}
-
 graft_status model_writer_companions(const weight_source *weights, const char *folder,
                                      graft_error *err) {
     const char *file = safetensors_file_of(weight_source_files(weights), 0);
@@ -113,7 +96,7 @@ graft_status model_writer_companions(const weight_source *weights, const char *f
         return error_memory(err, strlen(file), "a path");
     graft_status status = GRAFT_OK;
     for (size_t i = 0; i < sizeof companions / sizeof *companions && status == GRAFT_OK; i++)
-        status = copy_companion(base, folder, companions[i], err);
+        status = folder_copy_file(folder, base, companions[i], COMPANION_BYTES_MAX, err);
     free(base);
     return status;
 }

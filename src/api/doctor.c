@@ -4,6 +4,7 @@
 #include "api/report.h"
 
 #include "base/memory.h"
+#include "plan/rates.h"
 #include "train/free_memory.h"
 
 #include <math.h>
@@ -46,13 +47,14 @@ static void measure_rates(checkup *c, backend *dev) {
     json_t *products = json_object();
     strbuf_add_text(&c->text, "\nMeasured\n");
     for (int i = 0; i < 3; i++) {
-        double rate = probe_product_gflops(dev, types[i], 0.3);
+        const product_shape shape = {.tokens = 512, .in = 1024, .out = 1024, .type = types[i]};
+        double rate = rate_product(dev, &shape, false, 0.3) * 1e-9;
         report_set(&products, dtype_name(types[i]), report_number(rate));
         char label[32];
         snprintf(label, sizeof label, "product, %s", dtype_name(types[i]));
         report_line(&c->text, label, "%.1f GFLOP/s (512 tokens, 1024 x 1024)", rate);
     }
-    double copied = probe_copy_rate(dev, 0.3);
+    double copied = rate_copy(dev, 0.3);
     report_set(&c->json, "product_gflops", products);
     report_set(&c->json, "copy_bytes_per_second", report_number(copied));
     report_line(&c->text, "copying", "%s/s", size_text(copied));

@@ -1,11 +1,14 @@
 /* graft_eval: loss and perplexity, logits and gradients on request. */
 #include "api/open.h"
+#include "api/profile.h"
 
 #include "base/clock.h"
 #include "base/memory.h"
-#include "evaluate/loss.h"
+#include "base/peak_memory.h"
 #include "formats/safetensors.h"
-#include "train/run.h"
+#include "model/step_arena.h"
+#include "train/data/row_packer.h"
+#include "train/dataset_loss.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -13,28 +16,6 @@
 #include <string.h>
 
 enum { PASS_TOKENS = 1024, PASS_ROWS = 64 };
-
-/* ---- Rows of a data set ---- */
-
-typedef struct data_rows {
-    const dataset *data;
-    int64_t next;
-    float weight; /* of a label: 1 / supervised tokens of all rows */
-} data_rows;
-
-static bool next_row(void *context, batch_row *out) {
-    data_rows *rows = context;
-    if (rows->next >= dataset_rows(rows->data))
-        return false;
-    data_row_view view = dataset_row(rows->data, rows->next);
-    *out = (batch_row){.ids = view.ids,
-                       .targets = view.targets,
-                       .n = view.n,
-                       .weight = rows->weight,
-                       .row_id = (uint64_t)rows->next};
-    rows->next++;
-    return true;
-}
 
 /* ---- Logits into a file ---- */
 
@@ -97,48 +78,98 @@ static graft_status write_logits(void *context, const model_run *model, step_buf
 
 /* ---- The verb ---- */
 
-static graft_status evaluate(loss_total *total, opened *o, const dataset *data, graft_error *err) {
-    const char *logits_path = recipe_text(o->recipe, "logits"),
-               *gradients_path = recipe_text(o->recipe, "gradients");
-    dataset_counts counts = dataset_count(data);
-    if (gradients_path && !o->adapter)
+/* The order of the rows and what is kept of each, in one piece of memory. */
+typedef struct row_memory {
+    row_packer packer;
+    double *sums;
+    void *memory;
+} row_memory;
+
+static void row_memory_layout(row_memory *m, layout *l, int64_t rows) {
+    row_packer_layout(&m->packer, l, rows);
+    m->sums = layout_take(l, COMPONENT_WORKSPACE, (size_t)rows, sizeof *m->sums);
+}
+
+static graft_status row_memory_open(row_memory *m, int64_t rows, graft_error *err) {
+    layout l = layout_counting();
+    row_memory_layout(m, &l, rows);
+    m->memory = aligned_alloc(LAYOUT_ALIGNMENT, l.high_water);
+    if (!m->memory)
+        return error_memory(err, l.high_water, "the order of the rows");
+    l = layout_over(m->memory, l.high_water);
+    row_memory_layout(m, &l, rows);
+    return GRAFT_OK;
+}
+
+static graft_status check_request(const opened *o, const dataset_counts *counts, graft_error *err) {
+    if (recipe_text(o->recipe, "gradients") && !o->adapter)
         return error_set(err, GRAFT_E_USAGE,
                          "--gradients are an adapter's: give one with --adapter");
-    if (!counts.supervised)
+    if (!counts->supervised)
         return error_set(err, GRAFT_E_INPUT, "%s: no row has a supervised token",
                          graft_recipe_get(o->recipe, "data"));
-    const model_run model = {o->dev, &o->spec, o->weights, &o->hooks};
-    const loss_limits limits = {.max_tokens =
-                                    counts.longest > PASS_TOKENS ? counts.longest : PASS_TOKENS,
-                                .max_rows = recipe_flag(o->recipe, "packing") ? PASS_ROWS : 1,
-                                .gradients = gradients_path != NULL};
+    return GRAFT_OK;
+}
+
+/* Runs all rows through the buffers, with their logits into the writer where a file is asked for.
+ * Gradients add up, and logits are written, in file order; else an order that fills passes well. */
+static graft_status pass_rows(loss_total *total, opened *o, const dataset *data,
+                              const loss_pass *pass, row_memory *rows, graft_error *err) {
+    const char *logits_path = recipe_text(o->recipe, "logits");
+    bool in_file_order = logits_path || pass->gradients;
+    const dataset_counts counts = dataset_count(data);
     /* Gradients are those of the loss that training has. */
     int64_t labelled =
-        counts.supervised + (gradients_path ? counts.rows * o->hooks.sequence.n_labelled : 0);
-    data_rows rows = {.data = data, .weight = (float)(1.0 / (double)labelled)};
+        counts.supervised + (pass->gradients ? counts.rows * o->hooks.sequence.n_labelled : 0);
+    float weight = (float)(1.0 / (double)labelled);
     logits_writer writer = {0};
     loss_observer observer = {.stop = o->observer ? o->observer->stop : NULL};
-    loss_evaluator *evaluator = NULL;
-    graft_status status = loss_evaluator_create(&evaluator, &model, limits, err);
-    if (status == GRAFT_OK && logits_path) {
+    graft_status status = GRAFT_OK;
+    if (logits_path) {
         observer.on_pass = write_logits;
         observer.context = &writer;
         status = logits_open(&writer, logits_path, data, &o->spec, err);
     }
     if (status == GRAFT_OK)
-        status = loss_evaluate(total, evaluator, (row_source){next_row, &rows}, &observer, err);
-    if (status == GRAFT_OK && !isfinite(total->sum))
-        status =
-            error_set(err, GRAFT_E_NUMERIC,
-                      "the loss is not finite: the weights or the adapter hold NaN or infinity");
+        status = dataset_loss(total, pass, data,
+                              in_file_order ? NULL : row_packer_longest_first(&rows->packer, data),
+                              weight, &observer, err);
     if (status == GRAFT_OK && logits_path)
         status = safetensors_writer_commit(&writer.file, err);
+    logits_close(&writer);
+    return status;
+}
+
+static graft_status evaluate(loss_total *total, opened *o, const dataset *data, graft_error *err) {
+    const char *gradients_path = recipe_text(o->recipe, "gradients");
+    dataset_counts counts = dataset_count(data);
+    int32_t max_tokens = counts.longest > PASS_TOKENS ? counts.longest : PASS_TOKENS;
+    const model_run model = {o->dev, &o->spec, o->weights, &o->hooks};
+    const step_limits limits = {.max_tokens = max_tokens,
+                                .max_labelled = max_tokens,
+                                .max_segments = recipe_flag(o->recipe, "packing") ? PASS_ROWS : 1,
+                                .training = gradients_path != NULL,
+                                .labelled_only = !recipe_text(o->recipe, "logits")};
+    row_memory rows = {0};
+    step_arena arena = {0};
+    graft_status status = check_request(o, &counts, err);
+    if (status == GRAFT_OK)
+        status = row_memory_open(&rows, counts.rows, err);
+    if (status == GRAFT_OK)
+        status = step_arena_create(&arena, &model, &limits, "evaluation", err);
+    const loss_pass pass = {.run = &model,
+                            .step = &arena.step,
+                            .builder = &arena.builder,
+                            .gradients = gradients_path != NULL,
+                            .row_sums = rows.sums};
+    if (status == GRAFT_OK)
+        status = pass_rows(total, o, data, &pass, &rows, err);
     if (status == GRAFT_OK && gradients_path)
         adapter_chain(o->adapter, o->dev);
     if (status == GRAFT_OK && gradients_path)
         status = adapter_save_gradients(o->adapter, o->dev, gradients_path, err);
-    logits_close(&writer);
-    loss_evaluator_destroy(&evaluator);
+    step_arena_free(&arena);
+    free(rows.memory);
     return status;
 }
 
@@ -169,7 +200,8 @@ graft_status graft_eval(graft_eval_result *out, const graft_recipe *recipe,
                                    .supervised_tokens = total.supervised,
                                    .seconds = seconds,
                                    .tokens_per_second = (double)total.tokens / seconds,
-                                   .peak_memory_bytes = run_peak_memory()};
+                                   .peak_memory_bytes = peak_memory_bytes()};
+        profile_take(&out->profile, &o, seconds);
     }
     dataset_close(&data);
     opened_close(&o);

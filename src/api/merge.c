@@ -4,7 +4,7 @@
 #include "base/atomic_file.h"
 #include "base/clock.h"
 #include "base/strbuf.h"
-#include "train/run.h"
+#include "base/peak_memory.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -81,6 +81,6 @@ graft_status graft_merge(graft_merge_result *out, const graft_recipe *recipe,
                                     .changed = (int64_t)summary.changed,
                                     .unties = summary.unties,
                                     .seconds = clock_seconds() - began,
-                                    .peak_memory_bytes = run_peak_memory()};
+                                    .peak_memory_bytes = peak_memory_bytes()};
     return status;
 }

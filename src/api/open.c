@@ -1,12 +1,16 @@
 #include "api/open.h"
 
 #include "api/adapter_options.h"
+#include "api/profile.h"
 #include "base/atomic_file.h"
 #include "base/file_map.h"
 #include "base/memory.h"
 
 #include <errno.h>
 #include <limits.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,8 +100,9 @@ graft_status open_backend(opened *o, graft_error *err) {
     graft_status status = recipe_features(&features, o->recipe, err);
     if (status != GRAFT_OK)
         return status;
-    return backend_create_cpu(&o->dev, (int32_t)recipe_integer(o->recipe, "threads"), &features,
-                              err);
+    status =
+        backend_create_cpu(&o->dev, (int32_t)recipe_integer(o->recipe, "threads"), &features, err);
+    return status == GRAFT_OK ? profile_begin(o, err) : status;
 }
 
 graft_status open_spec(opened *o, graft_error *err) {
@@ -130,16 +135,12 @@ graft_status open_text(opened *o, graft_error *err) {
     return status == GRAFT_OK ? open_templates(o, err) : status;
 }
 
-graft_status special_tokens_json(json_t **out, const tokenizer *tok, graft_error *err) {
-    const char *name, *text;
-    *out = json_object();
-    for (size_t i = 0; *out && tok && tokenizer_special_token(tok, i, &name, &text); i++) {
-        if (json_object_set_new(*out, name, json_string(text)) != 0) {
-            json_decref(*out);
-            *out = NULL;
-        }
-    }
-    return *out ? GRAFT_OK : error_memory(err, 0, "the special tokens");
+void close_text(opened *o) {
+    data_templates_free(&o->templates);
+    tokenizer_destroy(&o->tokenizer);
+#ifdef __GLIBC__
+    malloc_trim(0); /* reading a vocabulary leaves the heap many times its size */
+#endif
 }
 
 /* ---- Adapters ---- */
@@ -226,20 +227,49 @@ graft_status open_trained_adapter(opened *o, bool gradients, graft_error *err) {
 
 /* ---- Data ---- */
 
+static bool option_is(const graft_recipe *recipe, const char *name, const char *value) {
+    const char *text = recipe_text(recipe, name);
+    return text && !strcmp(text, value);
+}
+
+/* Does this verb have the option? */
+static bool has_option(const graft_recipe *recipe, const char *name) {
+    return (graft_option_find(name)->verbs & recipe_verb(recipe)) != 0;
+}
+
 static train_on train_on_of(const graft_recipe *recipe) {
-    const char *text = recipe_text(recipe, "train_on");
-    if (text && !strcmp(text, "assistant"))
+    if (option_is(recipe, "train_on", "assistant"))
         return TRAIN_ON_ASSISTANT;
-    return text && !strcmp(text, "all") ? TRAIN_ON_ALL : TRAIN_ON_COMPLETIONS;
+    return option_is(recipe, "train_on", "all") ? TRAIN_ON_ALL : TRAIN_ON_COMPLETIONS;
+}
+
+static preference_use preferences_of(const graft_recipe *recipe) {
+    if (option_is(recipe, "train_on", "chosen"))
+        return PREFERENCE_CHOSEN;
+    return recipe_verb(recipe) == GRAFT_VERB_DATA ? PREFERENCE_BOTH : PREFERENCE_REFUSED;
+}
+
+static dedup_kind dedup_of(const graft_recipe *recipe) {
+    if (!has_option(recipe, "dedup"))
+        return DEDUP_NONE;
+    return option_is(recipe, "dedup", "exact")  ? DEDUP_EXACT
+           : option_is(recipe, "dedup", "near") ? DEDUP_NEAR
+                                                : DEDUP_NONE;
 }
 
 graft_status data_options(dataset_options *out, opened *o, bool for_evaluation, graft_error *err) {
+    bool has_stride = has_option(o->recipe, "stride") && recipe_has(o->recipe, "stride");
     *out = (dataset_options){
         .tokenizer = o->tokenizer,
         .chat = o->templates.chat,
         .chat_tools = o->templates.tools,
         .train_on = train_on_of(o->recipe),
+        .preferences = preferences_of(o->recipe),
+        .text_ends = recipe_verb(o->recipe) != GRAFT_VERB_EVAL,
         .max_length = (int32_t)recipe_integer(o->recipe, "max_length"),
+        .text_windows = has_stride,
+        .stride = has_stride ? (int32_t)recipe_integer(o->recipe, "stride") : 0,
+        .dedup = for_evaluation ? DEDUP_NONE : dedup_of(o->recipe),
         .embedding_rows = o->spec.vocab,
         .for_evaluation = for_evaluation,
         .stop = o->observer ? o->observer->stop : NULL,
@@ -248,26 +278,101 @@ graft_status data_options(dataset_options *out, opened *o, bool for_evaluation, 
     return recipe_time(&out->now, o->recipe, err);
 }
 
-graft_status open_data(dataset **out, opened *o, const char *option, bool for_evaluation,
-                       graft_error *err) {
-    *out = NULL;
-    dataset_options options;
-    graft_status status = data_options(&options, o, for_evaluation, err);
+/* The items of a list option; the caller frees the array, not the texts. */
+static graft_status list_items(const char ***out, size_t *n, const graft_recipe *recipe,
+                               const char *option, graft_error *err) {
+    *n = recipe_list_count(recipe, option);
+    *out = mem_array(*n, sizeof **out);
+    if (!*out)
+        return error_memory(err, *n * sizeof **out, "a list");
+    for (size_t i = 0; i < *n; i++)
+        (*out)[i] = recipe_list_item(recipe, option, i);
+    return GRAFT_OK;
+}
+
+graft_status data_files_of(data_files *out, const graft_recipe *recipe, const char *option,
+                           graft_error *err) {
+    graft_status status = need_option(recipe, option, err);
+    for (size_t i = 0; status == GRAFT_OK && i < recipe_list_count(recipe, option); i++)
+        status = data_files_add(out, recipe_list_item(recipe, option, i), err);
+    return status;
+}
+
+/* What a list option names, and how it is to be read. */
+typedef struct named_data {
+    dataset_options options; /* points into the others */
+    data_files files;
+    const char **columns;
+} named_data;
+
+static void named_data_free(named_data *named) {
+    data_files_free(&named->files);
+    free(named->columns);
+}
+
+static graft_status name_data(named_data *out, opened *o, const char *option, bool for_evaluation,
+                              graft_error *err) {
+    dataset_options *options = &out->options;
+    graft_status status = data_options(options, o, for_evaluation, err);
     if (status == GRAFT_OK)
-        status = need_option(o->recipe, option, err);
+        status = data_files_of(&out->files, o->recipe, option, err);
+    if (status == GRAFT_OK)
+        status = list_items(&out->columns, &options->n_columns, o->recipe, "columns", err);
     if (status != GRAFT_OK)
         return status;
-    size_t n = recipe_list_count(o->recipe, option);
-    const char **paths = mem_array(n, sizeof *paths);
-    if (!paths)
-        return error_memory(err, n * sizeof *paths, "the list of data files");
-    for (size_t i = 0; i < n; i++)
-        paths[i] = recipe_list_item(o->recipe, option, i);
-    options.paths = paths;
-    options.n_paths = n;
-    if (graft_option_find("max_rows")->verbs & recipe_verb(o->recipe))
-        options.rows_max = recipe_integer(o->recipe, "max_rows");
-    status = dataset_open(out, &options, err);
-    free(paths);
+    options->paths = (const char *const *)out->files.paths;
+    options->n_paths = out->files.n;
+    options->shares = for_evaluation ? NULL : out->files.shares;
+    options->columns = out->columns;
+    if (has_option(o->recipe, "max_rows"))
+        options->rows_max = recipe_integer(o->recipe, "max_rows");
+    return GRAFT_OK;
+}
+
+graft_status open_data(dataset **out, opened *o, const char *option, bool for_evaluation,
+                       graft_error *err) {
+    named_data named = {0};
+    *out = NULL;
+    graft_status status = name_data(&named, o, option, for_evaluation, err);
+    if (status == GRAFT_OK)
+        status = dataset_open(out, &named.options, err);
+    named_data_free(&named);
+    return status;
+}
+
+graft_status open_stream(data_stream **out, opened *o, const char *option, graft_error *err) {
+    named_data named = {0};
+    *out = NULL;
+    graft_status status = name_data(&named, o, option, false, err);
+    if (status == GRAFT_OK)
+        status = data_stream_open(
+            out, &named.options,
+            recipe_flag(o->recipe, "shuffle") ? recipe_integer(o->recipe, "shuffle_buffer") : 1,
+            (uint64_t)recipe_integer(o->recipe, "seed"), err);
+    named_data_free(&named);
+    return status;
+}
+
+graft_status open_held_out(dataset **out, dataset *data, opened *o, graft_error *err) {
+    *out = NULL;
+    double share = recipe_number(o->recipe, "eval_split");
+    bool has_files = recipe_list_count(o->recipe, "eval_data") > 0;
+    if (has_files && share > 0)
+        return error_set(err, GRAFT_E_USAGE,
+                         "--eval-split and --eval-data both name evaluation rows; give one");
+    if (!data && share > 0)
+        return error_set(err, GRAFT_E_USAGE,
+                         "--eval-split needs all rows at once and cannot be had with --streaming; "
+                         "give --eval-data");
+    if (has_files)
+        return open_data(out, o, "eval_data", true, err);
+    if (share <= 0)
+        return GRAFT_OK;
+    graft_status status =
+        dataset_split(out, data, share, (uint64_t)recipe_integer(o->recipe, "seed"), err);
+    if (status == GRAFT_OK)
+        message_emit(&o->messages, MESSAGE_INFO,
+                     "%lld rows are held out for evaluation, %lld are trained (eval_split)",
+                     (long long)dataset_rows(*out), (long long)dataset_rows(data));
     return status;
 }

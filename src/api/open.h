@@ -7,6 +7,8 @@
 #include "api/recipe.h"
 #include "model/weights.h"
 #include "text/tokenizer/tokenizer.h"
+#include "train/data/data_files.h"
+#include "train/data/data_stream.h"
 #include "train/data/dataset.h"
 #include "train/data/templates.h"
 
@@ -35,10 +37,10 @@ graft_status open_spec(opened *, graft_error *);
 graft_status open_weights(opened *, graft_error *);
 /* Tokenizer and chat templates. */
 graft_status open_text(opened *, graft_error *);
+/* Closed early where the rest takes long: the memory goes back to the system. */
+void close_text(opened *);
 /* Chat templates only; a folder is needed unless --chat-template names one. */
 graft_status open_templates(opened *, graft_error *);
-/* Special tokens by name, as templates expect them. The tokenizer may be NULL: none. */
-graft_status special_tokens_json(json_t **, const tokenizer *, graft_error *);
 /* The adapter that a training recipe describes: created against the spec, not laid out. */
 graft_status open_new_adapter(opened *, graft_error *);
 /* Gives the new adapter the tokens of the text that it starts from, if it starts from one. */
@@ -46,9 +48,16 @@ graft_status open_start_text(opened *, graft_error *);
 /* --adapter DIR, loaded with its values (and room for gradients when asked) and bound to the hooks;
  * without --adapter the hooks are empty. */
 graft_status open_trained_adapter(opened *, bool gradients, graft_error *);
-/* The rows of a list option ("data", "eval_data"). */
+/* The files that a list option ("data", "eval_data") names. */
+graft_status data_files_of(data_files *, const graft_recipe *, const char *option, graft_error *);
+/* Their rows. */
 graft_status open_data(dataset **, opened *, const char *option, bool for_evaluation,
                        graft_error *);
+/* Evaluation rows: of --eval-data, or the --eval-split of `data` (NULL: streamed); else *out is
+ * NULL. */
+graft_status open_held_out(dataset **out, dataset *data, opened *, graft_error *);
+/* The same rows, as they are read (--streaming). */
+graft_status open_stream(data_stream **, opened *, const char *option, graft_error *);
 /* What --train-on and the text options make of rows, without the paths. */
 graft_status data_options(dataset_options *, opened *, bool for_evaluation, graft_error *);
 

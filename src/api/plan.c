@@ -1,47 +1,35 @@
 /* graft_plan: what a fine-tune costs, from config.json, the weights' headers and the recipe. */
-#include "api/open.h"
+#include "api/plan_report.h"
+
+#include "api/adapter_options.h"
 #include "api/report.h"
 #include "api/train_settings.h"
-
-#include "base/memory.h"
+#include "generate/kv_cache.h"
 #include "train/free_memory.h"
+#include "train/schedule.h"
 
 #include <stdlib.h>
-#include <string.h>
+#include <unistd.h>
 
-typedef struct plan_facts {
-    int32_t row_tokens; /* longest row: of the data, else max_length */
-    int64_t rows;       /* 0: no data given */
-    int64_t tokens, supervised;
-    int64_t limit_bytes; /* memory_limit, else what the machine has free */
-    bool fits;
-    graft_error reason; /* why it does not */
-} plan_facts;
+/* Rows that stand for data nobody has given: full, and all supervised. */
+enum { MADE_ROWS_MAX = 64, MADE_TOKENS_MAX = 1 << 20 };
 
-/* The longest row, of training and evaluation data alike, decides the step's memory. */
-static graft_status measure_data(plan_facts *out, opened *o, graft_error *err) {
-    out->row_tokens = (int32_t)recipe_integer(o->recipe, "max_length");
-    if (out->row_tokens > o->spec.max_positions)
-        out->row_tokens = o->spec.max_positions;
-    if (!recipe_list_count(o->recipe, "data"))
-        return GRAFT_OK;
-    dataset *data = NULL, *eval_data = NULL;
-    graft_status status = open_text(o, err);
+/* ---- The model ---- */
+
+/* --model, or --model-config alone; both: text from the one, shapes from the other. */
+static graft_status open_model(opened *o, graft_error *err) {
+    const char *config = recipe_text(o->recipe, "model_config");
+    graft_status status = GRAFT_OK;
+    if (!config)
+        return open_spec(o, err);
+    if (recipe_has(o->recipe, "model"))
+        status = model_folder_find(&o->folder, recipe_text(o->recipe, "model"), err);
+    else if (recipe_list_count(o->recipe, "data"))
+        return error_set(err, GRAFT_E_USAGE,
+                         "--data needs a tokenizer, and --model-config has none: name its model "
+                         "with --model, too, or leave --data out");
     if (status == GRAFT_OK)
-        status = open_data(&data, o, "data", false, err);
-    if (status == GRAFT_OK && recipe_list_count(o->recipe, "eval_data"))
-        status = open_data(&eval_data, o, "eval_data", true, err);
-    if (status == GRAFT_OK) {
-        dataset_counts counts = dataset_count(data);
-        out->rows = counts.rows;
-        out->tokens = counts.tokens;
-        out->supervised = counts.supervised;
-        out->row_tokens = counts.longest;
-        if (eval_data && dataset_count(eval_data).longest > out->row_tokens)
-            out->row_tokens = dataset_count(eval_data).longest;
-    }
-    dataset_close(&eval_data);
-    dataset_close(&data);
+        status = model_spec_read(&o->spec, config, &o->messages, err);
     return status;
 }
 
@@ -49,8 +37,9 @@ static graft_status measure_data(plan_facts *out, opened *o, graft_error *err) {
  * the tensors are. */
 static graft_status measure_weights(size_t *out, const opened *o, graft_error *err) {
     *out = (size_t)model_parameters(&o->spec) * dtype_bytes(o->spec.stored);
-    if (!folder_has(o->folder, "model.safetensors") &&
-        !folder_has(o->folder, "model.safetensors.index.json"))
+    if (recipe_text(o->recipe, "model_config") ||
+        (!folder_has(o->folder, "model.safetensors") &&
+         !folder_has(o->folder, "model.safetensors.index.json")))
         return GRAFT_OK;
     safetensors *files = NULL;
     graft_status status = safetensors_open_model(&files, o->folder, &o->messages, err);
@@ -60,144 +49,162 @@ static graft_status measure_weights(size_t *out, const opened *o, graft_error *e
     return status;
 }
 
+/* ---- The data ---- */
+
+static graft_status make_rows(dataset **out, const plan_facts *f, graft_error *err) {
+    int64_t rows =
+        (int64_t)f->config->per_device_train_batch_size * f->config->gradient_accumulation_steps;
+    int32_t n = f->shape.longest_row;
+    rows = rows > MADE_ROWS_MAX ? MADE_ROWS_MAX : rows;
+    while (rows > 1 && rows * n > MADE_TOKENS_MAX)
+        rows--;
+    int32_t *ids = calloc((size_t)n, sizeof *ids);
+    if (!ids)
+        return error_memory(err, (size_t)n * sizeof *ids, "a plan");
+    graft_status status = dataset_create(out, err);
+    for (int64_t i = 0; i < rows && status == GRAFT_OK; i++)
+        status = dataset_add(*out, ids, NULL, n, (data_source){0}, err);
+    free(ids);
+    return status;
+}
+
+/* Rows that are streamed are known by their limit alone. */
+static graft_status shape_made_rows(dataset **data, plan_facts *f, opened *o, bool is_streamed,
+                                    graft_error *err) {
+    dataset *eval_data = NULL;
+    graft_status status = GRAFT_OK;
+    f->steps = f->config->max_steps > 0 ? f->config->max_steps : 0;
+    if (is_streamed && recipe_list_count(o->recipe, "eval_data")) {
+        status = open_text(o, err);
+        if (status == GRAFT_OK)
+            status = open_held_out(&eval_data, NULL, o, err);
+    }
+    f->shape = data_shape_of_stream(f->shape.longest_row, eval_data);
+    if (status == GRAFT_OK)
+        status = make_rows(data, f, err);
+    dataset_close(&eval_data);
+    return status;
+}
+
+/* The longest row, of training and evaluation data alike, decides the step's memory. */
+static graft_status measure_data(dataset **data, plan_facts *f, opened *o, graft_error *err) {
+    int32_t longest = (int32_t)recipe_integer(o->recipe, "max_length");
+    bool has_files = recipe_list_count(o->recipe, "data") > 0;
+    bool is_streamed = has_files && recipe_flag(o->recipe, "streaming");
+    if (longest > o->spec.max_positions && !is_streamed)
+        longest = o->spec.max_positions;
+    f->shape = (data_shape){.longest_row = longest, .longest_trained = longest};
+    f->has_data = has_files && !is_streamed;
+    if (!f->has_data)
+        return shape_made_rows(data, f, o, is_streamed, err);
+    dataset *eval_data = NULL;
+    graft_status status = open_text(o, err);
+    if (status == GRAFT_OK)
+        status = open_data(data, o, "data", false, err);
+    if (status == GRAFT_OK)
+        status = open_held_out(&eval_data, *data, o, err);
+    if (status == GRAFT_OK) {
+        dataset_counts counts = dataset_count(*data);
+        f->tokens = counts.tokens;
+        f->supervised = counts.supervised;
+        f->shape = data_shape_of(*data, eval_data);
+        f->steps = step_count_of(f->config, dataset_epoch_rows(*data)).total;
+    }
+    dataset_close(&eval_data);
+    return status;
+}
+
+/* ---- Memory ---- */
+
+static int64_t machine_memory(void) {
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    return pages > 0 && page > 0 ? (int64_t)pages * page : 0;
+}
+
+static graft_status find_advice(plan_facts *f, opened *o, int32_t threads, size_t mapped,
+                                graft_error *err) {
+    adapter_config asked = {0};
+    graft_status status = adapter_config_from_recipe(&asked, o->recipe, &o->messages, err);
+    const advice_request request = {.spec = &o->spec,
+                                    .adapter = &asked,
+                                    .config = f->config,
+                                    .data = f->shape,
+                                    .n_threads = threads,
+                                    .mapped_bytes = mapped,
+                                    .limit_bytes = (size_t)f->limit_bytes};
+    if (status == GRAFT_OK)
+        status = advice_find(f->advice, &f->n_advice, &request, err);
+    adapter_config_free(&asked);
+    return status;
+}
+
 /* Not fitting is an answer, not a failure. */
-static graft_status make_plan(memory_plan *plan, plan_facts *facts, const train_config *config,
-                              opened *o, graft_error *err) {
+static graft_status plan_memory(plan_facts *f, opened *o, graft_error *err) {
     size_t mapped;
     graft_status status = measure_weights(&mapped, o, err);
     if (status != GRAFT_OK)
         return status;
-    cpu_features features = cpu_features_detect();
     int32_t threads = (int32_t)recipe_integer(o->recipe, "threads");
-    facts->limit_bytes =
-        config->memory_limit_bytes ? config->memory_limit_bytes : free_memory_bytes("");
-    status = train_plan(plan, &o->spec, o->adapter, config, facts->row_tokens,
-                        threads ? threads : features.threads, mapped, &facts->reason);
-    facts->fits = status == GRAFT_OK;
-    if (status == GRAFT_E_MEMORY && plan->total > (size_t)facts->limit_bytes)
-        return GRAFT_OK;
+    if (threads == 0)
+        threads = cpu_features_detect().threads;
+    f->machine_bytes = machine_memory();
+    f->limit_bytes =
+        f->config->memory_limit_bytes ? f->config->memory_limit_bytes : free_memory_bytes("");
+    f->kv_token_bytes = kv_cache_bytes(&o->spec, 1, sizeof(float));
+    status = train_plan(&f->memory, &o->spec, o->adapter, f->config, f->shape, threads, mapped,
+                        &f->reason);
+    f->fits = status == GRAFT_OK;
+    if (status == GRAFT_E_MEMORY && f->memory.total > (size_t)f->limit_bytes)
+        return find_advice(f, o, threads, mapped, err);
     if (status != GRAFT_OK && err)
-        *err = facts->reason;
+        *err = f->reason;
     return status;
 }
 
-/* ---- JSON ---- */
+/* ---- Work and time ---- */
 
-static json_t *components_json(const size_t bytes[N_COMPONENTS]) {
-    json_t *object = json_object();
-    for (int i = 0; i < N_COMPONENTS; i++)
-        report_set(&object, component_name((component)i), json_integer((json_int_t)bytes[i]));
-    return object;
-}
-
-static json_t *bytes_json(const memory_plan *p) {
-    json_t *object = json_object();
-    report_set(&object, "weights_mapped", json_integer((json_int_t)p->model_mapped));
-    report_set(&object, "weights_uploaded", json_integer((json_int_t)p->model_uploaded));
-    report_set(&object, "trainer", components_json(p->trainer));
-    report_set(&object, "step", components_json(p->step));
-    report_set(&object, "backend_workspace", json_integer((json_int_t)p->backend_workspace));
-    report_set(&object, "host", json_integer((json_int_t)p->host));
-    report_set(&object, "total", json_integer((json_int_t)p->total));
-    return object;
-}
-
-static json_t *plan_json(const memory_plan *p, const plan_facts *facts,
-                         const train_config *config) {
-    json_t *object = json_object();
-    report_set(&object, "parameters", json_integer((json_int_t)p->parameters));
-    report_set(&object, "trained_parameters", json_integer((json_int_t)p->trained));
-    report_set(&object, "rows", json_integer((json_int_t)facts->rows));
-    report_set(&object, "row_tokens", json_integer(facts->row_tokens));
-    report_set(&object, "per_device_train_batch_size",
-               json_integer(config->per_device_train_batch_size));
-    report_set(&object, "gradient_accumulation_steps",
-               json_integer(config->gradient_accumulation_steps));
-    report_set(&object, "gradient_checkpointing", json_boolean(p->checkpointing));
-    report_set(&object, "micro_batch_tokens", json_integer(p->max_tokens));
-    report_set(&object, "fits", json_boolean(facts->fits));
-    report_set(&object, "memory_limit_bytes", json_integer((json_int_t)facts->limit_bytes));
-    report_set(&object, "bytes", bytes_json(p));
-    return object;
-}
-
-/* ---- Text ---- */
-
-static void add_bar(strbuf *text, const char *label, size_t bytes, size_t total, const char *note) {
-    enum { WIDTH = 30 };
-    int filled = total ? (int)((double)bytes / (double)total * WIDTH + 0.5) : 0;
-    strbuf_printf(text, "  %-13s %10s", label, size_text((double)bytes));
-    strbuf_add_text(text, filled || *note ? "  " : "");
-    for (int i = 0; i < filled; i++)
-        strbuf_add_text(text, "█");
-    strbuf_printf(text, "%s%s\n", filled && *note ? " " : "", note);
-}
-
-static void add_memory(strbuf *text, const memory_plan *p, const plan_facts *facts) {
-    strbuf_add_text(text, "\nMemory\n");
-    add_bar(text, "weights", p->model_mapped + p->model_uploaded + p->trainer[COMPONENT_WEIGHTS],
-            p->total,
-            p->trainer[COMPONENT_WEIGHTS] ? "mapped from disk, and f32 copies that train"
-                                          : "mapped from disk, shared");
-    add_bar(text, "adapter", p->trainer[COMPONENT_ADAPTER], p->total, "");
-    add_bar(text, "gradients", p->trainer[COMPONENT_GRADIENTS], p->total, "");
-    add_bar(text, "optimizer", p->trainer[COMPONENT_OPTIMIZER], p->total, "two moments");
-    add_bar(text, "activations", p->step[COMPONENT_ACTIVATIONS], p->total, "");
-    add_bar(text, "workspace", p->step[COMPONENT_WORKSPACE] + p->backend_workspace + p->host,
-            p->total, "");
-    strbuf_printf(text, "  %-13s %10s\n\n", "total", size_text((double)p->total));
-    if (facts->fits)
-        strbuf_printf(text, "It fits: %s %s.\n", size_text((double)facts->limit_bytes),
-                      "may be used");
-    else
-        strbuf_printf(text, "It does not fit: %s.\n", facts->reason.message);
-}
-
-static void plan_text(strbuf *text, const opened *o, const memory_plan *p, const plan_facts *facts,
-                      const train_config *config) {
-    strbuf_printf(text, "%s (%s), %s\n", recipe_text(o->recipe, "model"), o->spec.model_type,
-                  o->adapter->method->name);
-    report_line(text, "parameters", "%s", count_text(p->parameters));
-    report_line(text, "trained", "%s (%.3f%%), %s in f32 on disk", count_text(p->trained),
-                100.0 * (double)p->trained / (double)p->parameters,
-                size_text(4.0 * (double)p->trained));
-    if (facts->rows)
-        report_line(text, "data", "%s rows, %s tokens, of them supervised %s",
-                    count_text(facts->rows), count_text(facts->tokens),
-                    count_text(facts->supervised));
-    report_line(text, "longest row", "%s tokens%s", count_text(facts->row_tokens),
-                facts->rows ? ""
-                            : " (--max-length and the model's context; --data tells the real one)");
-    report_line(text, "step", "%s rows, in micro-batches of at most %s tokens",
-                count_text((int64_t)config->per_device_train_batch_size *
-                           config->gradient_accumulation_steps),
-                count_text(p->max_tokens));
-    report_line(text, "checkpointing", "%s",
-                p->checkpointing ? "on: activations are recomputed" : "off");
-    add_memory(text, p, facts);
+static graft_status plan_work(plan_facts *f, opened *o, const dataset *data, graft_error *err) {
+    const step_cost_request request = {.spec = &o->spec,
+                                       .adapter = o->adapter,
+                                       .config = f->config,
+                                       .data = data,
+                                       .plan = &f->memory,
+                                       .shape = f->shape};
+    graft_status status = step_cost_count(&f->cost, &request, err);
+    if (status == GRAFT_OK)
+        status = open_backend(o, err);
+    if (status == GRAFT_OK)
+        status = time_estimate_measure(&f->time, o->dev, &o->spec, o->adapter, &f->cost, err);
+    return status;
 }
 
 graft_status graft_plan(const graft_sink *sink, graft_format format, const graft_recipe *recipe,
                         const graft_observer *observer, graft_error *err) {
     opened o = opened_begin(recipe, observer);
-    plan_facts facts = {0};
     train_config config = {0};
-    memory_plan plan = {0};
-    train_config_shapes(&config, recipe);
-    graft_status status = open_spec(&o, err);
+    dataset *data = NULL;
+    const char *model = recipe_text(recipe, "model");
+    plan_facts facts = {.opened = &o,
+                        .title = model ? model : recipe_text(recipe, "model_config"),
+                        .config = &config};
+    train_config_numbers(&config, recipe);
+    graft_status status = open_model(&o, err);
     if (status == GRAFT_OK)
         status = open_new_adapter(&o, err);
     if (status == GRAFT_OK)
-        status = measure_data(&facts, &o, err);
+        status = measure_data(&data, &facts, &o, err);
     if (status == GRAFT_OK)
-        status = make_plan(&plan, &facts, &config, &o, err);
+        status = plan_memory(&facts, &o, err);
+    if (status == GRAFT_OK)
+        status = plan_work(&facts, &o, data, err);
     if (status == GRAFT_OK && format.json) {
-        status = report_finish_json(sink, plan_json(&plan, &facts, &config), err);
+        status = report_finish_json(sink, plan_json(&facts), err);
     } else if (status == GRAFT_OK) {
         strbuf text = {0};
-        plan_text(&text, &o, &plan, &facts, &config);
+        plan_text(&text, &facts);
         status = report_finish(sink, &text, err);
     }
+    dataset_close(&data);
     opened_close(&o);
     return status;
 }

@@ -1,6 +1,5 @@
 #include "api/probes.h"
 
-#include "base/clock.h"
 #include "base/layout.h"
 #include "base/memory.h"
 #include "base/rng.h"
@@ -199,57 +198,4 @@ double probe_difference(const float *a, const float *b, int64_t n) {
         largest = fmax(largest, fabs((double)b[i]));
     }
     return difference / largest;
-}
-
-/* ---- Rates ---- */
-
-double probe_product_gflops(backend *dev, dtype type, double seconds) {
-    enum { N = 512, K = 1024, M = 1024 };
-    bench_memory m;
-    void *weight = mem_array(M * K, dtype_bytes(type));
-    if (!weight || !memory_open(&m, dev, PROBE_BYTES)) {
-        free(weight);
-        return 0;
-    }
-    for (size_t i = 0; i < M * K; i++) {
-        float value = (float)rng_normal(&m.random);
-        dtype_store_f32((char *)weight + i * dtype_bytes(type), &value, type, 1);
-    }
-    const int32_t grid[] = {0, 256, N}, job[] = {0, N};
-    const token_rows rows = {
-        .n = N, .grid = grid, .n_grid = 2, .job_begin = job, .n_jobs = 1, .training = true};
-    const linear_call call = {.weight = {weight, type, M, K, K}};
-    device_array *x = array_random(&m, N * K), *y = array_zero(&m, N * M);
-    dev->ops->linear_fwd(dev, y, NULL, x, &call, false, NULL, &rows);
-    double begin = clock_seconds(), elapsed;
-    int runs = 0;
-    do {
-        dev->ops->linear_fwd(dev, y, NULL, x, &call, false, NULL, &rows);
-        float first;
-        dev->ops->download(dev, &first, y, 1); /* waits */
-        runs++;
-        elapsed = clock_seconds() - begin;
-    } while (elapsed < seconds);
-    memory_close(&m);
-    free(weight);
-    return 2.0 * N * K * M * runs / elapsed * 1e-9;
-}
-
-double probe_copy_rate(backend *dev, double seconds) {
-    const int64_t n = 32 << 20;
-    bench_memory m;
-    if (!memory_open(&m, dev, 2 * (size_t)n * dev->element_bytes))
-        return 0;
-    device_array *a = array_zero(&m, n), *b = array_zero(&m, n);
-    double begin = clock_seconds(), elapsed;
-    int runs = 0;
-    do {
-        dev->ops->copy(dev, b, a, n);
-        float first;
-        dev->ops->download(dev, &first, b, 1);
-        runs++;
-        elapsed = clock_seconds() - begin;
-    } while (elapsed < seconds);
-    memory_close(&m);
-    return 2.0 * (double)n * (double)dev->element_bytes * runs / elapsed;
 }

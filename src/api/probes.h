@@ -18,9 +18,4 @@ const probe *probe_at(size_t i); /* NULL past the end */
 /* Largest |a - b| over the largest |b|; infinity when a result is not finite. */
 double probe_difference(const float *a, const float *b, int64_t n);
 
-/* Rates of this backend: GFLOP/s of a product with weights stored as `type` (shape of a small
- * model's MLP, forward), and bytes a second of copying. 0 when out of memory. */
-double probe_product_gflops(backend *, dtype type, double seconds);
-double probe_copy_rate(backend *, double seconds);
-
 #endif

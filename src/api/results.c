@@ -1,4 +1,5 @@
 /* Results of verbs as the command line shows them. */
+#include "api/profile.h"
 #include "api/report.h"
 #include "base/memory.h"
 #include "base/units.h"
@@ -61,6 +62,7 @@ static json_t *train_json(const graft_train_result *r) {
     report_set(&object, "planned_memory_bytes", integer(r->planned_memory_bytes));
     report_set(&object, "trained_parameters", integer(r->trained_parameters));
     report_set(&object, "parameters", integer(r->parameters));
+    profile_set(&object, &r->profile);
     return object;
 }
 
@@ -98,6 +100,7 @@ graft_status graft_train_result_write(const graft_sink *sink, graft_format forma
         return report_finish_json(sink, train_json(r), err);
     strbuf text = {0};
     train_text(&text, format, r);
+    profile_text(&text, &r->profile);
     return report_finish(sink, &text, err);
 }
 
@@ -111,6 +114,7 @@ static json_t *eval_json(const graft_eval_result *r) {
     report_set(&object, "seconds", report_number(r->seconds));
     report_set(&object, "tokens_per_second", report_number(r->tokens_per_second));
     report_set(&object, "peak_memory_bytes", integer(r->peak_memory_bytes));
+    profile_set(&object, &r->profile);
     return object;
 }
 
@@ -126,6 +130,7 @@ graft_status graft_eval_result_write(const graft_sink *sink, graft_format format
                 count_text(r->supervised_tokens));
     report_line(&text, "time", "%.1f s, %.0f tokens/s", r->seconds, r->tokens_per_second);
     report_line(&text, "memory", "%s at most", size_text((double)r->peak_memory_bytes));
+    profile_text(&text, &r->profile);
     return report_finish(sink, &text, err);
 }
 
@@ -162,6 +167,7 @@ graft_status graft_generation_write_json(const graft_sink *sink, const graft_gen
     report_set(&object, "generated_tokens", integer((int64_t)g->n_tokens));
     report_set(&object, "tokens_per_second", report_number(g->tokens_per_second));
     report_set(&object, "finish_reason", json_string(g->finish_reason));
+    profile_set(&object, &g->profile);
     return report_finish_json_line(sink, object, err);
 }
 

@@ -1,10 +1,12 @@
 /* Sessions: a model in memory, generating. */
 #include "api/open.h"
+#include "api/profile.h"
 
 #include "base/memory.h"
 #include "base/strbuf.h"
 #include "generate/generation_config.h"
 #include "generate/generator.h"
+#include "text/tokenizer/special_tokens.h"
 #include "train/data/control_text.h"
 
 #include <stdlib.h>
@@ -253,6 +255,7 @@ static graft_status continue_ids(graft_generation *out, graft_session *s,
     out->seconds = result.prompt_s + result.decode_s;
     out->tokens_per_second = result.decode_s > 0 ? (double)result.n_tokens / result.decode_s : 0;
     out->finish_reason = result.reason == FINISH_STOP ? "stop" : "length";
+    profile_take(&out->profile, &s->opened, out->seconds);
     out->text_bytes = a.text.length;
     out->text = strbuf_take(&a.text);
     if (!out->text && status == GRAFT_OK)

@@ -4,6 +4,7 @@
 #include "base/atomic_file.h"
 #include "base/memory.h"
 #include "formats/json.h"
+#include "text/tokenizer/special_tokens.h"
 
 #include <stdio.h>
 #include <stdlib.h>

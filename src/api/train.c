@@ -1,6 +1,7 @@
 /* graft_train: from a recipe to a trained adapter. */
 #include "api/adapter_options.h"
 #include "api/open.h"
+#include "api/profile.h"
 #include "api/report.h"
 #include "api/train_settings.h"
 
@@ -21,7 +22,7 @@ static checkpointing_mode checkpointing_of(const graft_recipe *recipe) {
                                   : CHECKPOINTING_AUTO;
 }
 
-void train_config_shapes(train_config *out, const graft_recipe *recipe) {
+static void config_shapes(train_config *out, const graft_recipe *recipe) {
     out->per_device_train_batch_size =
         (int32_t)recipe_integer(recipe, "per_device_train_batch_size");
     out->gradient_accumulation_steps =
@@ -45,17 +46,23 @@ static void config_steps(train_config *out, const graft_recipe *recipe) {
     out->warmup_ratio = recipe_number(recipe, "warmup_ratio");
     out->seed = (uint64_t)recipe_integer(recipe, "seed");
     out->shuffle = recipe_flag(recipe, "shuffle");
+    if (recipe_flag(recipe, "streaming"))
+        out->shuffle_buffer = recipe_integer(recipe, "shuffle_buffer");
     out->save_steps = recipe_integer(recipe, "save_steps");
     out->eval_steps = recipe_integer(recipe, "eval_steps");
     out->logging_steps = recipe_integer(recipe, "logging_steps");
     out->save_total_limit = (int32_t)recipe_integer(recipe, "save_total_limit");
 }
 
+void train_config_numbers(train_config *out, const graft_recipe *recipe) {
+    config_shapes(out, recipe);
+    config_steps(out, recipe);
+}
+
 static graft_status config_from_recipe(train_config *out, const opened *o, graft_error *err) {
     const graft_recipe *recipe = o->recipe;
     *out = (train_config){0};
-    train_config_shapes(out, recipe);
-    config_steps(out, recipe);
+    train_config_numbers(out, recipe);
     graft_status status = need_option(recipe, "output_dir", err);
     if (status != GRAFT_OK)
         return status;
@@ -138,9 +145,12 @@ static graft_status open_inputs(train_inputs *in, opened *o, graft_error *err) {
     if (status == GRAFT_OK)
         status = open_start_text(o, err);
     if (status == GRAFT_OK)
-        status = open_data(&in->data, o, "data", false, err);
-    if (status == GRAFT_OK && recipe_list_count(o->recipe, "eval_data"))
-        status = open_data(&in->eval_data, o, "eval_data", true, err);
+        status = recipe_flag(o->recipe, "streaming") ? open_stream(&in->stream, o, "data", err)
+                                                     : open_data(&in->data, o, "data", false, err);
+    if (status == GRAFT_OK)
+        status = open_held_out(&in->eval_data, in->data, o, err);
+    if (!in->stream)
+        close_text(o); /* the rows are tokens by now */
     in->dev = o->dev;
     in->spec = &o->spec;
     in->weights = o->weights;
@@ -214,12 +224,15 @@ static graft_status train_recipe(graft_train_result *out, const graft_recipe *re
         in.observer = &watching;
         status = train_run(&run, &in, err);
     }
-    if (status == GRAFT_OK)
+    if (status == GRAFT_OK) {
         result_from_run(out, &run, &w);
+        profile_take(&out->profile, &o, run.wall_s);
+    }
     free(w.losses);
     strbuf_free(&resolved);
     dataset_close(&in.eval_data);
     dataset_close(&in.data);
+    data_stream_close(&in.stream);
     opened_close(&o);
     return status;
 }

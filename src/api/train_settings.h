@@ -5,7 +5,8 @@
 #include "api/recipe.h"
 #include "train/trainer.h"
 
-/* Batch size, accumulation, packing, checkpointing, memory limit. */
-void train_config_shapes(train_config *, const graft_recipe *);
+/* Batch size, accumulation, packing, checkpointing, memory limit; steps, epochs and the
+ * optimizer's numbers. No folder, no schedule. */
+void train_config_numbers(train_config *, const graft_recipe *);
 
 #endif

@@ -79,6 +79,14 @@ typedef struct rope_call {
     bool is_interleaved; /* pairs (2i, 2i + 1); else (i, i + n / 2) */
 } rope_call;
 
+/* One of several linear layers that read the same input: a group. */
+enum { LINEAR_BRANCHES_MAX = 4, LINEAR_TERMS_MAX = 64 /* of all layers of a group */ };
+typedef struct linear_branch {
+    const linear_call *call;
+    device_array *y;  /* [n, out]; in backward its gradient, which is only read */
+    device_array *xa; /* as linear_fwd's; in backward only read */
+} linear_branch;
+
 enum { ATTENTION_HEAD_DIM_MAX = 256 }; /* larger heads are refused when a model is read */
 
 typedef struct attention_call {
@@ -193,6 +201,15 @@ typedef struct op_table {
                        const device_array *xa, const linear_call *, bool add, device_array *scratch,
                        const token_rows *);
 
+    /* The same for layers that share their input: every y (+)= its layer of x; dx (+)= the sum over
+     * the layers. scratch: linear_group_scratch_elements. */
+    void (*linear_group_fwd)(backend *, const linear_branch *, int32_t n_branches,
+                             const device_array *x, bool add, device_array *scratch,
+                             const token_rows *);
+    void (*linear_group_bwd)(backend *, device_array *dx, const linear_branch *, int32_t n_branches,
+                             const device_array *x, bool add, device_array *scratch,
+                             const token_rows *);
+
     /* x [n, heads, head_dim] is rotated in place; cos, sin [n, call.n / 2]. inverse: the transposed
      * map, for backward. */
     void (*rope)(backend *, device_array *x, const device_array *cos, const device_array *sin,
@@ -300,15 +317,21 @@ typedef struct op_table {
                   device_array *v, int64_t n, const adamw_step *);
 } op_table;
 
-/* Elements of scratch that linear_fwd and linear_bwd need for n tokens. */
+/* Elements of scratch that linear_group_fwd and linear_group_bwd need for n tokens. */
+static inline int64_t linear_group_scratch_elements(const linear_call *const *calls,
+                                                    int32_t n_calls, int64_t n) {
+    int64_t ranks = 0, dropped = 0;
+    for (int32_t j = 0; j < n_calls; j++)
+        for (int32_t i = 0; i < calls[j]->n_terms; i++) {
+            ranks += calls[j]->terms[i].rank;
+            dropped = calls[j]->terms[i].dropout > 0 ? calls[j]->weight.cols : dropped;
+        }
+    return n * (ranks + dropped);
+}
+
+/* The same for linear_fwd and linear_bwd. */
 static inline int64_t linear_scratch_elements(const linear_call *call, int64_t n) {
-    int64_t ranks = 0;
-    bool dropped = false;
-    for (int32_t i = 0; i < call->n_terms; i++) {
-        ranks += call->terms[i].rank;
-        dropped = dropped || call->terms[i].dropout > 0;
-    }
-    return n * (2 * ranks + (dropped ? call->weight.cols : 0));
+    return linear_group_scratch_elements(&call, 1, n);
 }
 
 /* Whether dropout keeps an element, the same on every backend: one Philox block of 4 words covers

@@ -1,5 +1,6 @@
 #include "base/atomic_file.h"
 
+#include "base/file_map.h"
 #include "base/memory.h"
 
 #include <errno.h>
@@ -241,4 +242,21 @@ bool path_exists(const char *path) {
 bool path_is_folder(const char *path) {
     struct stat about;
     return stat(path, &about) == 0 && S_ISDIR(about.st_mode);
+}
+
+graft_status folder_copy_file(const char *to, const char *from, const char *name, size_t limit,
+                              graft_error *err) {
+    char *source = path_join(from, name), *target = path_join(to, name), *bytes = NULL;
+    size_t n = 0;
+    graft_status status = GRAFT_OK;
+    if (!source || !target)
+        status = error_memory(err, strlen(from), "a path");
+    else if (path_exists(source))
+        status = file_read_all(&bytes, &n, source, limit, err);
+    if (status == GRAFT_OK && bytes)
+        status = file_write_atomic(target, bytes, n, err);
+    free(source);
+    free(target);
+    free(bytes);
+    return status;
 }

@@ -22,6 +22,10 @@ graft_status folder_create(const char *path, graft_error *);
 graft_status folder_sync(const char *path, graft_error *);
 /* Removes a folder with everything in it; a missing one is no error. Does not follow links. */
 graft_status folder_remove(const char *path, graft_error *);
+/* Copies the file `name` of folder `from` into folder `to`, whole or not at all; a missing one is
+ * no error. At most `limit` bytes. */
+graft_status folder_copy_file(const char *to, const char *from, const char *name, size_t limit,
+                              graft_error *);
 /* "a/b" joined; caller frees; NULL when out of memory. */
 char *path_join(const char *folder, const char *name);
 bool path_exists(const char *path);

@@ -15,20 +15,21 @@ typedef struct row_source {
     void *context;
 } row_source;
 
-typedef struct loss_limits {
-    int32_t max_tokens, max_rows; /* of one pass; max_tokens at least the longest row */
-    bool gradients;               /* adds d sum(weight * loss) to the hooks' arrays */
-} loss_limits;
-
-typedef struct loss_evaluator loss_evaluator;
-
-/* Borrows the run until it is destroyed. */
-graft_status loss_evaluator_create(loss_evaluator **, const model_run *, loss_limits,
-                                   graft_error *);
-void loss_evaluator_destroy(loss_evaluator **);
+/* What an evaluation works in, borrowed: laid out for the longest row and what else shall share a
+ * pass with it (model/step_arena.h). */
+typedef struct loss_pass {
+    const model_run *run;
+    step_buffers *step;
+    batch_builder *builder;
+    bool gradients; /* adds d sum(weight * loss) to the hooks' arrays; the buffers must be a
+                       training's */
+    double
+        *row_sums; /* filled by row_id, each with the sum of the row's losses; NULL: nobody asks */
+} loss_pass;
 
 typedef struct loss_total {
-    double sum; /* of the unweighted losses, in row and token order */
+    double sum; /* of the unweighted losses: each row's in token order, then over the rows as they
+                   came */
     int64_t rows, tokens, supervised;
 } loss_total;
 
@@ -41,8 +42,9 @@ typedef struct loss_observer {
     const volatile sig_atomic_t *stop; /* non-zero: GRAFT_E_INTERRUPTED; may be NULL */
 } loss_observer;
 
-/* GRAFT_E_NUMERIC, with row and token (both from 0), when a loss is not finite. */
-graft_status loss_evaluate(loss_total *, loss_evaluator *, row_source, const loss_observer *,
+/* GRAFT_E_NUMERIC, with row (its row_id) and token (from 0), when a loss is not finite; the builder
+ * then still holds the batch. */
+graft_status loss_evaluate(loss_total *, const loss_pass *, row_source, const loss_observer *,
                            graft_error *);
 
 #endif

@@ -42,6 +42,7 @@ static const struct {
 } convertible[] = {
     {".parquet", "pandas.read_parquet(\"FILE\")"},
     {".arrow", "datasets.Dataset.from_file(\"FILE\")"},
+    {".feather", "pandas.read_feather(\"FILE\")"},
     {".csv", "pandas.read_csv(\"FILE\")"},
     {".tsv", "pandas.read_csv(\"FILE\", sep=\"\\t\")"},
 };
@@ -51,19 +52,41 @@ static bool has_ending(const char *path, size_t length, const char *ending) {
     return length > n && !strncasecmp(path + length - n, ending, n);
 }
 
-static graft_status kind_of(row_kind *out, const char *path, graft_error *err) {
+static bool readable_kind(row_kind *out, const char *path) {
     size_t stem = byte_source_stem(path);
     for (size_t i = 0; i < sizeof readable / sizeof readable[0]; i++)
         if (has_ending(path, stem, readable[i].ending)) {
             *out = readable[i].kind;
-            return GRAFT_OK;
+            return true;
         }
+    return false;
+}
+
+/* How to convert the file, in Python; NULL: nothing is known. */
+static const char *conversion_of(const char *path) {
+    size_t stem = byte_source_stem(path);
     for (size_t i = 0; i < sizeof convertible / sizeof convertible[0]; i++)
         if (has_ending(path, stem, convertible[i].ending))
-            return error_set(err, GRAFT_E_UNSUPPORTED,
-                             "%s: %s files are not read; convert it with Python: "
-                             "%s.to_json(\"rows.jsonl\", orient=\"records\", lines=True)",
-                             path, convertible[i].ending, convertible[i].conversion);
+            return convertible[i].conversion;
+    return NULL;
+}
+
+row_path_kind row_path_kind_of(const char *path) {
+    row_kind kind;
+    if (readable_kind(&kind, path))
+        return ROW_PATH_READABLE;
+    return conversion_of(path) ? ROW_PATH_CONVERTIBLE : ROW_PATH_OTHER;
+}
+
+static graft_status kind_of(row_kind *out, const char *path, graft_error *err) {
+    if (readable_kind(out, path))
+        return GRAFT_OK;
+    const char *conversion = conversion_of(path);
+    if (conversion)
+        return error_set(err, GRAFT_E_UNSUPPORTED,
+                         "%s: %s files are not read; convert it with Python: "
+                         "%s.to_json(\"rows.jsonl\", orient=\"records\", lines=True)",
+                         path, strrchr(path, '.'), conversion);
     return error_set(
         err, GRAFT_E_INPUT,
         "%s: expected a data file named .jsonl, .ndjson, .json or .txt (with .gz or .zst "

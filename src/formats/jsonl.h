@@ -14,6 +14,14 @@ enum {
 };
 #define WHOLE_FILE_BYTES_MAX ((size_t)2 << 30) /* a .json array or a .txt, which are read whole */
 
+/* What the end of a name promises. */
+typedef enum row_path_kind {
+    ROW_PATH_READABLE,
+    ROW_PATH_CONVERTIBLE,
+    ROW_PATH_OTHER
+} row_path_kind;
+row_path_kind row_path_kind_of(const char *path);
+
 typedef struct row_reader row_reader;
 
 graft_status row_reader_open(row_reader **, const char *path, graft_error *);

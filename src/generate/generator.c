@@ -3,49 +3,27 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "generate/kv_cache.h"
-#include "model/batch_builder.h"
+#include "model/step_arena.h"
 
 #include <stdlib.h>
 
 struct generator {
     model_run run;
-    step_buffers step;
-    block_saved *saved; /* [n_layers] */
-    batch_builder builder;
-    void *device_memory, *host_memory, *cache_memory;
+    step_arena arena;
+    void *cache_memory;
     kv_cache cache;
     token_sampler sampler;
     float *logits; /* [vocab] */
 };
 
-static graft_status describe(generator *g, layout *device, layout *host, graft_error *err) {
-    const sequence_hook *sequence = &g->run.hooks->sequence;
-    const step_limits limits = {.max_tokens = PROMPT_CHUNK_TOKENS + sequence->n_virtual,
-                                .max_labelled = 1,
-                                .max_segments = 1};
-    batch_builder_layout(&g->builder, host, limits.max_tokens, 1, 1, sequence);
-    return step_layout(&g->step, g->saved, device, host, g->run.spec, g->run.hooks, &limits,
-                       g->run.dev->element_bytes, err);
-}
-
 static graft_status allocate(generator *g, graft_error *err) {
     const model_spec *spec = g->run.spec;
-    g->saved = mem_array((size_t)spec->n_layers, sizeof *g->saved);
+    const step_limits limits = {
+        .max_tokens = PROMPT_CHUNK_TOKENS, .max_labelled = 1, .max_segments = 1};
     g->logits = mem_array((size_t)spec->vocab, sizeof *g->logits);
-    if (!g->saved || !g->logits)
+    if (!g->logits)
         return error_memory(err, (size_t)spec->vocab * sizeof *g->logits, "generation");
-    layout device = layout_counting(), host = layout_counting();
-    graft_status status = describe(g, &device, &host, err);
-    if (status != GRAFT_OK)
-        return status;
-    g->device_memory = g->run.dev->ops->alloc(g->run.dev, device.high_water);
-    g->host_memory =
-        aligned_alloc(LAYOUT_ALIGNMENT, host.high_water ? host.high_water : LAYOUT_ALIGNMENT);
-    if (!g->device_memory || !g->host_memory)
-        return error_memory(err, device.high_water + host.high_water, "generation");
-    device = layout_over(g->device_memory, device.high_water);
-    host = layout_over(g->host_memory, host.high_water);
-    return describe(g, &device, &host, err);
+    return step_arena_create(&g->arena, &g->run, &limits, "generation", err);
 }
 
 graft_status generator_create(generator **out, const model_run *run, graft_error *err) {
@@ -76,11 +54,8 @@ void generator_destroy(generator **out) {
         return;
     drop_cache(g);
     token_sampler_free(&g->sampler);
-    if (g->device_memory)
-        g->run.dev->ops->release(g->run.dev, g->device_memory);
-    free(g->host_memory);
+    step_arena_free(&g->arena);
     free(g->logits);
-    free(g->saved);
     free(g);
     *out = NULL;
 }
@@ -131,23 +106,24 @@ static graft_status pass_tokens(generator *g, const int32_t *ids, int32_t n, boo
                            .n = n,
                            .position_first = g->cache.length,
                            .past = g->cache.length > 0 ? g->cache.views : NULL};
-    batch_builder_begin(&g->builder, false, 0);
-    batch_builder_add(&g->builder, &row);
-    const batch *tokens = batch_builder_finish(&g->builder);
-    graft_status status = step_embed(&g->run, &g->step, tokens, err);
+    step_buffers *step = &g->arena.step;
+    batch_builder_begin(&g->arena.builder, false, 0);
+    batch_builder_add(&g->arena.builder, &row);
+    const batch *tokens = batch_builder_finish(&g->arena.builder);
+    graft_status status = step_embed(&g->run, step, tokens, err);
     for (int32_t layer = 0; layer < g->run.spec->n_layers && status == GRAFT_OK; layer++) {
         layer_weights weights;
         status = layer_acquire(&weights, g->run.weights, layer, +1, err);
         if (status != GRAFT_OK)
             break;
-        block_fwd(&g->run, layer, &weights, tokens, &g->step, &g->step.saved[layer]);
-        kv_cache_append(&g->cache, g->run.dev, layer, g->step.saved[layer].k,
-                        g->step.saved[layer].v, tokens->tokens.n);
+        block_fwd(&g->run, layer, &weights, tokens, step, &step->saved[layer]);
+        kv_cache_append(&g->cache, g->run.dev, layer, step->saved[layer].k, step->saved[layer].v,
+                        tokens->tokens.n);
         layer_release(g->run.weights, layer);
     }
     const int32_t last_row = tokens->tokens.n - 1;
     if (status == GRAFT_OK && last)
-        status = step_logits(g->logits, &g->run, &g->step, tokens, &last_row, 1, err);
+        status = step_logits(g->logits, &g->run, step, tokens, &last_row, 1, err);
     if (status == GRAFT_OK)
         kv_cache_advance(&g->cache, tokens->tokens.n);
     return status;

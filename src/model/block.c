@@ -24,8 +24,54 @@ static block_pass pass_of(const model_run *run, int32_t layer, const layer_weigh
                         .buffers = buffers,
                         .scratch = &buffers->scratch,
                         .saved = saved,
+                        .x = buffers->x,
+                        .dx = buffers->dx,
+                        .o = saved->o,
                         .layer = layer,
                         .n = b->tokens.n};
+}
+
+/* Whether what follows attention runs over labelled rows alone. A form may look at any row, and an
+ * MLP beside attention reads what attention reads. */
+static bool ends_labelled(const block_pass *p) {
+    if (!p->buffers->limits.labelled_only || p->layer != p->spec->n_layers - 1 ||
+        p->spec->is_parallel || p->spec->value_dim > p->spec->head_dim)
+        return false;
+    for (int slot = LINEAR_O; slot < N_LINEAR_SLOTS; slot++)
+        if (p->hooks->linear[slot].form)
+            return false;
+    return !p->hooks->branch[BRANCH_ATTENTION].form && !p->hooks->branch[BRANCH_MLP].form;
+}
+
+/* The pass over what follows attention. */
+static block_pass end_of(const block_pass *p) {
+    const labelled_rows *labelled = &p->buffers->labelled;
+    block_pass end = *p;
+    if (!ends_labelled(p))
+        return end;
+    end.tokens = &labelled->tokens;
+    end.n = labelled->tokens.n;
+    end.x = labelled->x;
+    end.dx = labelled->dx;
+    end.o = labelled->o;
+    return end;
+}
+
+/* Labelled rows of a whole array, and back into it. */
+static void take_rows(const block_pass *end, device_array *y, const device_array *whole,
+                      int64_t cols) {
+    if (y != whole)
+        end->ops->gather_rows(end->dev, y, whole, end->buffers->labelled.index, end->n, cols);
+}
+
+static void put_rows(const block_pass *end, device_array *whole, const device_array *x,
+                     int64_t cols) {
+    if (x != whole)
+        end->ops->scatter_rows(end->dev, whole, x, end->buffers->labelled.index, end->n, cols);
+}
+
+static int64_t values_width(const block_pass *p) {
+    return (int64_t)p->spec->n_heads * p->spec->value_dim;
 }
 
 /* ---- Forward ---- */
@@ -34,6 +80,15 @@ static void linear_forward(const block_pass *p, linear_slot slot, device_array *
                            const device_array *x, bool add) {
     hooked_linear linear = block_linear(p, slot);
     hooked_linear_fwd(&linear, y, x, add, p->tokens, p->batch);
+}
+
+/* Layers [first, first + n) of one input x. */
+static void linears_forward(const block_pass *p, linear_slot first, int32_t n,
+                            device_array *const *y, const device_array *x) {
+    hooked_linear linears[LINEAR_BRANCHES_MAX];
+    for (int32_t i = 0; i < n; i++)
+        linears[i] = block_linear(p, first + (linear_slot)i);
+    hooked_linears_fwd(linears, n, y, x, p->tokens, p->batch);
 }
 
 static bool is_sparse(const block_pass *p) {
@@ -54,7 +109,7 @@ static void last_forward(const block_pass *p, linear_slot last, device_array *y,
 static void branch_forward(const block_pass *p, branch_slot slot, linear_slot last, norm_slot norm,
                            device_array *kept, const device_array *input) {
     const branch_hook *hook = &p->hooks->branch[slot];
-    device_array *x = p->buffers->x, *y = p->scratch->normed;
+    device_array *x = p->x, *y = p->scratch->normed;
     int64_t n = p->n * p->spec->hidden;
     bool is_normed = p->spec->has_norm[norm], is_scaled = p->spec->residual_scale != 1;
     if (!hook->form && !is_normed && !is_scaled) {
@@ -95,9 +150,8 @@ static void qkv_forward(const block_pass *p, const device_array *input) {
         block_split(p, &parts, p->scratch->fused, false);
         return;
     }
-    linear_forward(p, LINEAR_Q, q, input, false);
-    linear_forward(p, LINEAR_K, k, input, false);
-    linear_forward(p, LINEAR_V, s->v, input, false);
+    device_array *const qkv[] = {q, k, s->v};
+    linears_forward(p, LINEAR_Q, 3, qkv, input);
 }
 
 /* Clips and norms q and k; their raw values become what is rotated. */
@@ -123,7 +177,7 @@ static void qk_forward(const block_pass *p) {
 /* o from the stream, which stays as it is. */
 static void attention_forward(const block_pass *p) {
     const block_saved *s = p->saved;
-    device_array *x = p->buffers->x;
+    device_array *x = p->x;
     attention_call attention = block_attention(p);
     if (s->x_in)
         p->ops->copy(p->dev, s->x_in, x, p->n * p->spec->hidden);
@@ -136,9 +190,9 @@ static void attention_forward(const block_pass *p) {
 
 static void output_forward(const block_pass *p) {
     const block_saved *s = p->saved;
-    branch_forward(p, BRANCH_ATTENTION, LINEAR_O, NORM_ATTENTION_OUT, s->attention_out, s->o);
+    branch_forward(p, BRANCH_ATTENTION, LINEAR_O, NORM_ATTENTION_OUT, s->attention_out, p->o);
     if (s->x_mid)
-        p->ops->copy(p->dev, s->x_mid, p->buffers->x, p->n * p->spec->hidden);
+        p->ops->copy(p->dev, s->x_mid, p->x, p->n * p->spec->hidden);
 }
 
 static void gate_up_forward(const block_pass *p, const device_array *input) {
@@ -153,9 +207,11 @@ static void gate_up_forward(const block_pass *p, const device_array *input) {
         block_split(p, &parts, p->scratch->fused, false);
         return;
     }
-    if (p->spec->has_linear[LINEAR_GATE])
-        linear_forward(p, LINEAR_GATE, s->gate, input, false);
-    linear_forward(p, LINEAR_UP, s->up, input, false);
+    if (p->spec->has_linear[LINEAR_GATE]) {
+        device_array *const gate_up[] = {s->gate, s->up};
+        linears_forward(p, LINEAR_GATE, 2, gate_up, input);
+    } else
+        linear_forward(p, LINEAR_UP, s->up, input, false);
 }
 
 /* act(gate) * up, or act(up) */
@@ -174,42 +230,51 @@ static void down_forward(const block_pass *p) {
         gated(p, h);
     branch_forward(p, BRANCH_MLP, LINEAR_DOWN, NORM_MLP_OUT, s->mlp_out, h);
     if (s->x_out)
-        p->ops->copy(p->dev, s->x_out, p->buffers->x, p->n * p->spec->hidden);
+        p->ops->copy(p->dev, s->x_out, p->x, p->n * p->spec->hidden);
     if (p->spec->has_norm[NORM_MLP_SUM])
-        block_norm_hidden(p, NORM_MLP_SUM, p->buffers->x, p->buffers->x);
+        block_norm_hidden(p, NORM_MLP_SUM, p->x, p->x);
 }
 
-/* All but the down projection. Side by side, the MLP reads the stream before attention is added. */
-static void front_forward(const block_pass *p) {
-    device_array *x = p->buffers->x;
-    attention_forward(p);
-    if (block_shares_norm(p->spec)) {
-        gate_up_forward(p, p->scratch->normed);
-        output_forward(p);
-    } else if (p->spec->is_parallel) {
-        gate_up_forward(p, block_mlp_input(p, x));
-        output_forward(p);
-    } else {
-        output_forward(p);
-        const device_array *input = block_mlp_input(p, x);
-        if (p->spec->has_norm[NORM_ATTENTION_SUM]) /* the stream itself is normed */
-            p->ops->copy(p->dev, x, input, p->n * p->spec->hidden);
-        gate_up_forward(p, input);
+/* Attention's part behind its core, and the MLP's before its last product. Side by side, the MLP
+ * reads the stream before attention is added. */
+static void middle_forward(const block_pass *pass, const block_pass *end) {
+    if (pass->spec->is_parallel) {
+        gate_up_forward(pass, block_shares_norm(pass->spec) ? pass->scratch->normed
+                                                            : block_mlp_input(pass, pass->x));
+        output_forward(pass);
+        return;
     }
+    take_rows(end, end->x, pass->x, pass->spec->hidden);
+    take_rows(end, end->o, pass->o, values_width(pass));
+    output_forward(end);
+    const device_array *input = block_mlp_input(end, end->x);
+    if (pass->spec->has_norm[NORM_ATTENTION_SUM]) /* the stream itself is normed */
+        pass->ops->copy(pass->dev, end->x, input, end->n * pass->spec->hidden);
+    gate_up_forward(end, input);
 }
 
 void block_fwd(const model_run *run, int32_t layer, const layer_weights *weights, const batch *b,
                step_buffers *buffers, const block_saved *saved) {
-    block_pass pass = pass_of(run, layer, weights, b, buffers, saved);
-    front_forward(&pass);
-    down_forward(&pass);
+    block_pass pass = pass_of(run, layer, weights, b, buffers, saved), end = end_of(&pass);
+    attention_forward(&pass);
+    middle_forward(&pass, &end);
+    down_forward(&end);
+    put_rows(&end, pass.x, end.x, pass.spec->hidden);
 }
 
-/* What checkpointing did not keep, from x_in. The block's output is not needed again, so no down
- * projection. */
-static void recompute(const block_pass *p) {
-    p->ops->copy(p->dev, p->buffers->x, p->saved->x_in, p->n * p->spec->hidden);
-    front_forward(p);
+/* What the MLP read, before its norm. */
+static const device_array *mlp_stream(const block_pass *p) {
+    return p->spec->is_parallel ? p->saved->x_in : p->saved->x_mid;
+}
+
+/* What the block did not keep. Its output is not needed again, so no down projection. */
+static void recompute(const block_pass *p, const block_pass *end) {
+    if (p->saved->keep == KEEP_INPUT) {
+        p->ops->copy(p->dev, p->x, p->saved->x_in, p->n * p->spec->hidden);
+        attention_forward(p);
+        middle_forward(p, end);
+    } else
+        gate_up_forward(end, block_mlp_input(end, mlp_stream(end)));
 }
 
 /* ---- Backward: it goes the same way up, and leaves out what nobody below or beside needs. ---- */
@@ -274,6 +339,15 @@ static void linear_backward(const block_pass *p, linear_slot slot, device_array 
     hooked_linear_bwd(&linear, dx, dy, x, add, p->tokens, p->batch);
 }
 
+/* Layers [first, first + n) of one input x; dx (+)= the sum. */
+static void linears_backward(const block_pass *p, linear_slot first, int32_t n, device_array *dx,
+                             device_array *const *dy, const device_array *x, bool add) {
+    hooked_linear linears[LINEAR_BRANCHES_MAX];
+    for (int32_t i = 0; i < n; i++)
+        linears[i] = block_linear(p, first + (linear_slot)i);
+    hooked_linears_bwd(linears, n, dx, dy, x, add, p->tokens, p->batch);
+}
+
 static bool needs_input(const block_pass *p, linear_slot slot) {
     hooked_linear linear = block_linear(p, slot);
     return model_layer_has(p->spec, p->layer, slot) &&
@@ -291,11 +365,11 @@ static void norm_backward(const block_pass *p, norm_slot slot, device_array *dx,
 static const device_array *branch_backward(const block_pass *p, branch_slot slot, norm_slot norm,
                                            const device_array *kept, const device_array *residual) {
     const branch_hook *hook = &p->hooks->branch[slot];
-    const device_array *dy = p->buffers->dx;
+    const device_array *dy = p->dx;
     device_array *d_out = p->scratch->d_normed;
     if (hook->form) {
         form_pass pass = block_branch_pass(p, slot);
-        hook->form->bwd(hook->self, &pass, p->buffers->dx, d_out, residual);
+        hook->form->bwd(hook->self, &pass, p->dx, d_out, residual);
         dy = d_out;
     }
     if (p->spec->residual_scale != 1) {
@@ -324,7 +398,7 @@ static input_gradient mlp_input_gradient(const block_pass *p, const needs *need)
     if (p->spec->is_parallel) /* dx is attention's, too */
         return (input_gradient){p->scratch->d_mlp_normed, false};
     if (!p->spec->has_norm[NORM_MLP])
-        return (input_gradient){p->buffers->dx, true};
+        return (input_gradient){p->dx, true};
     return (input_gradient){p->scratch->d_normed, false};
 }
 
@@ -333,7 +407,7 @@ static input_gradient attention_input_gradient(const block_pass *p, const needs 
     if (!need->d_attention_input)
         return (input_gradient){0};
     if (!p->spec->has_norm[NORM_ATTENTION])
-        return (input_gradient){p->buffers->dx, true};
+        return (input_gradient){p->dx, true};
     if (block_shares_norm(p->spec))
         return (input_gradient){p->scratch->d_mlp_normed, true};
     return (input_gradient){p->scratch->d_normed, false};
@@ -348,10 +422,10 @@ static void gate_up_backward(const block_pass *p, device_array *d_gate, device_a
         return;
     }
     if (p->spec->has_linear[LINEAR_GATE]) {
-        linear_backward(p, LINEAR_GATE, to.array, d_gate, input, to.add);
-        to.add = true;
-    }
-    linear_backward(p, LINEAR_UP, to.array, d_up, input, to.add);
+        device_array *const dy[] = {d_gate, d_up};
+        linears_backward(p, LINEAR_GATE, 2, to.array, dy, input, to.add);
+    } else
+        linear_backward(p, LINEAR_UP, to.array, d_up, input, to.add);
 }
 
 /* Up to the gradient of the MLP's input. `stream` is what the MLP read, before its norm. */
@@ -362,7 +436,7 @@ static void mlp_backward(const block_pass *p, const needs *need, const device_ar
     device_array *d_gate = s->gate ? scratch->h : NULL, *d_up = scratch->dh;
     gate_call gate = block_gate(p);
     if (p->spec->has_norm[NORM_MLP_SUM])
-        norm_backward(p, NORM_MLP_SUM, p->buffers->dx, p->buffers->dx, s->x_out, false);
+        norm_backward(p, NORM_MLP_SUM, p->dx, p->dx, s->x_out, false);
     const device_array *residual = s->x_mid;
     if (p->hooks->branch[BRANCH_MLP].form && p->spec->has_norm[NORM_ATTENTION_SUM])
         residual = block_mlp_input(p, s->x_mid);
@@ -428,21 +502,30 @@ static void qkv_backward(const block_pass *p, const device_array *input, input_g
         linear_backward(p, LINEAR_QKV, to.array, scratch->fused, input, to.add);
         return;
     }
-    linear_backward(p, LINEAR_Q, to.array, scratch->dq, input, to.add);
-    linear_backward(p, LINEAR_K, to.array, scratch->dk, input, true);
-    linear_backward(p, LINEAR_V, to.array, scratch->dv, input, true);
+    device_array *const dy[] = {scratch->dq, scratch->dk, scratch->dv};
+    linears_backward(p, LINEAR_Q, 3, to.array, dy, input, to.add);
 }
 
-/* dx is what reached the stream behind attention. */
+/* d_o of all rows; dq serves as the labelled rows'. */
+static void output_backward(const block_pass *p, const block_pass *end, const needs *need) {
+    const block_saved *s = p->saved;
+    const block_scratch *scratch = p->scratch;
+    device_array *d_o = end->o == p->o ? scratch->d_o : scratch->dq;
+    const device_array *dy =
+        branch_backward(end, BRANCH_ATTENTION, NORM_ATTENTION_OUT, s->attention_out, s->x_in);
+    if (needs_input(end, LINEAR_O))
+        take_rows(end, end->o, p->o, values_width(p));
+    linear_backward(end, LINEAR_O, need->d_qkv ? d_o : NULL, dy, end->o, false);
+    if (!need->d_qkv || d_o == scratch->d_o)
+        return;
+    p->ops->fill(p->dev, scratch->d_o, 0, p->n * values_width(p));
+    put_rows(end, scratch->d_o, d_o, values_width(p));
+}
+
 static void attention_backward(const block_pass *p, const needs *need) {
     const block_saved *s = p->saved;
     const block_scratch *scratch = p->scratch;
     attention_call attention = block_attention(p);
-    const device_array *dy =
-        branch_backward(p, BRANCH_ATTENTION, NORM_ATTENTION_OUT, s->attention_out, s->x_in);
-    linear_backward(p, LINEAR_O, need->d_qkv ? scratch->d_o : NULL, dy, s->o, false);
-    if (!need->d_qkv)
-        return;
     p->ops->attention_bwd(p->dev, scratch->dq, scratch->dk, scratch->dv, scratch->d_o, s->o, s->lse,
                           s->q, s->k, s->v, &attention, scratch->attention, p->batch, p->layer);
     qk_backward(p);
@@ -453,30 +536,38 @@ static void attention_backward(const block_pass *p, const needs *need) {
         input = block_attention_input(p, s->x_in);
     qkv_backward(p, input, to);
     if (to.array && p->spec->has_norm[NORM_ATTENTION])
-        norm_backward(p, NORM_ATTENTION, p->buffers->dx, to.array, s->x_in, true);
+        norm_backward(p, NORM_ATTENTION, p->dx, to.array, s->x_in, true);
+}
+
+/* From the MLP's input to the stream between the branches. */
+static void mlp_norm_backward(const block_pass *p) {
+    const device_array *x_mid = p->saved->x_mid;
+    if (p->spec->has_norm[NORM_MLP])
+        norm_backward(p, NORM_MLP, p->dx, p->scratch->d_normed, x_mid, true);
+    if (p->spec->has_norm[NORM_ATTENTION_SUM])
+        norm_backward(p, NORM_ATTENTION_SUM, p->dx, p->dx, x_mid, false);
 }
 
 void block_bwd(const model_run *run, int32_t layer, const layer_weights *weights, const batch *b,
                step_buffers *buffers, const block_saved *saved, bool needs_dx) {
-    block_pass pass = pass_of(run, layer, weights, b, buffers, saved);
+    block_pass pass = pass_of(run, layer, weights, b, buffers, saved), end = end_of(&pass);
     const model_spec *spec = run->spec;
     needs need = needs_of(&pass, needs_dx);
     assert(saved->x_in && "this block kept nothing: it lies below the lowest trained one");
     if (!need.d_out)
         return;
-    if (buffers->limits.checkpointing)
-        recompute(&pass);
-    mlp_backward(&pass, &need, spec->is_parallel ? saved->x_in : saved->x_mid);
-    if (!spec->is_parallel && need.d_mlp_input) {
-        if (spec->has_norm[NORM_MLP])
-            norm_backward(&pass, NORM_MLP, buffers->dx, buffers->scratch.d_normed, saved->x_mid,
-                          true);
-        if (spec->has_norm[NORM_ATTENTION_SUM])
-            norm_backward(&pass, NORM_ATTENTION_SUM, buffers->dx, buffers->dx, saved->x_mid, false);
+    if (saved->keep != KEEP_ALL)
+        recompute(&pass, &end);
+    take_rows(&end, end.dx, pass.dx, spec->hidden);
+    mlp_backward(&end, &need, mlp_stream(&end));
+    if (!spec->is_parallel && need.d_mlp_input)
+        mlp_norm_backward(&end);
+    if (need.d_mid) {
+        output_backward(&pass, &end, &need);
+        put_rows(&end, pass.dx, end.dx, spec->hidden);
     }
-    if (need.d_mid)
+    if (need.d_qkv)
         attention_backward(&pass, &need);
     if (spec->is_parallel && spec->has_norm[NORM_MLP] && need.d_mlp_input)
-        norm_backward(&pass, NORM_MLP, buffers->dx, buffers->scratch.d_mlp_normed, saved->x_in,
-                      true);
+        norm_backward(&pass, NORM_MLP, pass.dx, buffers->scratch.d_mlp_normed, saved->x_in, true);
 }

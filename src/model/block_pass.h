@@ -16,6 +16,8 @@ typedef struct block_pass {
     const step_buffers *buffers;
     const block_scratch *scratch;
     const block_saved *saved;
+    device_array *x, *dx,
+        *o; /* of the buffers; at the end of the last block of its labelled rows */
     int32_t layer;
     int64_t n; /* tokens */
 } block_pass;

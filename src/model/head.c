@@ -173,25 +173,19 @@ static void chunk_backward(const head_pass *p, const head_chunk *chunk) {
                                spec->hidden);
 }
 
-static int32_t find_labelled(int32_t *rows, int32_t rows_max, const batch *b) {
-    int32_t n = 0;
-    for (int32_t t = 0; t < b->tokens.n; t++)
-        if (b->targets[t] >= 0 && n++ < rows_max)
-            rows[n - 1] = t;
-    return n;
-}
-
 graft_status step_loss(int32_t *n_labelled, const model_run *run, step_buffers *buffers,
                        const batch *b, graft_error *err) {
     backend *dev = run->dev;
     const head_buffers *head = &buffers->head;
-    head_pass pass = {.run = run, .buffers = buffers, .batch = b, .rows = buffers->labelled};
+    head_pass pass = {.run = run,
+                      .buffers = buffers,
+                      .batch = b,
+                      .rows = buffers->labelled.index,
+                      .n_rows = buffers->labelled.tokens.n};
     head_chunk chunk;
-    pass.n_rows = find_labelled(buffers->labelled, buffers->limits.max_labelled, b);
     *n_labelled = pass.n_rows;
-    if (pass.n_rows > buffers->limits.max_labelled)
-        return error_set(err, GRAFT_E_INTERNAL, "%d labelled rows in buffers for %d", pass.n_rows,
-                         buffers->limits.max_labelled);
+    if (!b->targets)
+        return error_set(err, GRAFT_E_INTERNAL, "a loss without targets");
     if (buffers->limits.training && buffers->dx)
         dev->ops->fill(dev, buffers->dx, 0, (int64_t)b->tokens.n * run->spec->hidden);
     while (next_chunk(&chunk, &pass)) {

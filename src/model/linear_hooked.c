@@ -1,5 +1,7 @@
 #include "model/linear_hooked.h"
 
+#include <assert.h>
+
 linear_call linear_hooked(const backend *dev, const weight_ref *weight, const device_array *bias,
                           const linear_hook *hook) {
     linear_call call = {
@@ -46,6 +48,46 @@ void hooked_linear_bwd(const hooked_linear *l, device_array *dx, const device_ar
     form_pass pass = pass_of(l, tokens, b);
     const base_linear base = {&l->call, l->xa, l->scratch};
     form->bwd(l->hook->form_self, &pass, &base, dx, dy, x, add);
+}
+
+/* Layers without forms go to the op together. */
+static bool has_form(const hooked_linear *l, int32_t n) {
+    for (int32_t i = 0; i < n; i++)
+        if (l[i].hook->form)
+            return true;
+    return false;
+}
+
+static void branches_of(linear_branch *branches, const hooked_linear *l, int32_t n,
+                        device_array *const *y) {
+    assert(n <= LINEAR_BRANCHES_MAX);
+    for (int32_t i = 0; i < n; i++)
+        branches[i] = (linear_branch){.call = &l[i].call, .y = y[i], .xa = l[i].xa};
+}
+
+void hooked_linears_fwd(const hooked_linear *l, int32_t n, device_array *const *y,
+                        const device_array *x, const token_rows *tokens, const batch *b) {
+    if (has_form(l, n)) {
+        for (int32_t i = 0; i < n; i++)
+            hooked_linear_fwd(&l[i], y[i], x, false, tokens, b);
+        return;
+    }
+    linear_branch branches[LINEAR_BRANCHES_MAX];
+    branches_of(branches, l, n, y);
+    l->dev->ops->linear_group_fwd(l->dev, branches, n, x, false, l->scratch, tokens);
+}
+
+void hooked_linears_bwd(const hooked_linear *l, int32_t n, device_array *dx,
+                        device_array *const *dy, const device_array *x, bool add,
+                        const token_rows *tokens, const batch *b) {
+    if (has_form(l, n)) {
+        for (int32_t i = 0; i < n; i++)
+            hooked_linear_bwd(&l[i], dx, dy[i], x, add || i > 0, tokens, b);
+        return;
+    }
+    linear_branch branches[LINEAR_BRANCHES_MAX];
+    branches_of(branches, l, n, dy);
+    l->dev->ops->linear_group_bwd(l->dev, dx, branches, n, x, add, l->scratch, tokens);
 }
 
 bool hooked_linear_trains(const hooked_linear *l) {

@@ -21,6 +21,12 @@ void hooked_linear_fwd(const hooked_linear *, device_array *y, const device_arra
                        const token_rows *, const batch *);
 void hooked_linear_bwd(const hooked_linear *, device_array *dx, const device_array *dy,
                        const device_array *x, bool add, const token_rows *, const batch *);
+/* The same for n layers (LINEAR_BRANCHES_MAX at most) that share their input: y, dy [n] are theirs;
+ * every y is overwritten; dx (+)= the sum over the layers. */
+void hooked_linears_fwd(const hooked_linear *, int32_t n, device_array *const *y,
+                        const device_array *x, const token_rows *, const batch *);
+void hooked_linears_bwd(const hooked_linear *, int32_t n, device_array *dx, device_array *const *dy,
+                        const device_array *x, bool add, const token_rows *, const batch *);
 /* Whether backward has something to add up for this layer. */
 bool hooked_linear_trains(const hooked_linear *);
 /* Whether its backward reads x. */

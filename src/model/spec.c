@@ -1,6 +1,7 @@
 #include "model/spec.h"
 
 #include "base/atomic_file.h"
+#include "base/memory.h"
 #include "model/families/families.h"
 
 #include <stdlib.h>
@@ -167,7 +168,8 @@ graft_status model_spec_read(model_spec *spec, const char *folder, const message
                              graft_error *err) {
     *spec = (model_spec){0};
     json_t *config = NULL;
-    char *path = path_join(folder, "config.json");
+    char *path = path_is_folder(folder) || !path_exists(folder) ? path_join(folder, "config.json")
+                                                                : mem_text(folder, strlen(folder));
     graft_status status = path ? json_read_file(&config, path, CONFIG_BYTES_MAX, err)
                                : error_memory(err, strlen(folder), "a path");
     if (status == GRAFT_OK)

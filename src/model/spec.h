@@ -156,9 +156,9 @@ typedef struct model_spec {
     int32_t bos_id, eos_ids[8], n_eos, pad_id; /* from config.json; bos, pad -1: none */
 } model_spec;
 
-/* Reads config.json of a model directory, as Transformers 4 and 5 write it. Refuses by name what
- * would change a number and is not supported (model_type, activation, quantization_config,
- * attention dropout > 0 in training is only warned of). */
+/* Reads config.json of a model directory (or the file itself, when it is named), as Transformers 4
+ * and 5 write it. Refuses by name what would change a number and is not supported (model_type,
+ * activation, quantization_config, attention dropout > 0 in training is only warned of). */
 graft_status model_spec_read(model_spec *, const char *folder, const message_sink *, graft_error *);
 graft_status model_spec_parse(model_spec *, const json_t *config, const char *origin,
                               const message_sink *, graft_error *);

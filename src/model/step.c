@@ -1,3 +1,4 @@
+#include "model/labelled_rows.h"
 #include "model/linear_hooked.h"
 
 #include <assert.h>
@@ -196,7 +197,7 @@ graft_status step_embed(const model_run *run, step_buffers *buffers, const batch
                         b->tokens.n * (int64_t)spec->embedding_dim);
     virtual_forward(run, rows, b);
     input_forward(run, buffers, b);
-    return GRAFT_OK;
+    return labelled_rows_find(buffers, b, err);
 }
 
 graft_status step_forward(const model_run *run, step_buffers *buffers, const batch *b,
@@ -220,6 +221,8 @@ graft_status step_backward(const model_run *run, step_buffers *buffers, const ba
     const outer_weights *outer = weight_source_outer(run->weights);
     layer_weights weights;
     graft_status status = GRAFT_OK;
+    if (buffers->labelled.tokens.n == 0) /* dx is 0, and so is every gradient */
+        return GRAFT_OK;
     int32_t lowest = hooks->embedding_trains ? 0 : hooks->lowest_trained_layer;
     for (int32_t layer = run->spec->n_layers - 1; layer >= lowest; layer--) {
         status = layer_acquire(&weights, run->weights, layer, -1, err);

@@ -148,12 +148,23 @@ static void stream_layout(block_saved *saved, layout *l, component what, const s
         saved->rstd[slot] = take(l, what, s, spec->has_norm[slot] ? s->n : 0, 1);
 }
 
-/* Everything a block hands on but its inputs; what hooks keep for the blocks [begin, end). */
-static void saved_layout(block_saved *saved, layout *l, component what, const sizes *s,
-                         bool backward, int32_t begin, int32_t end) {
-    bool keeps_raw = backward && (s->spec->has_norm[NORM_Q] || s->spec->qkv_clip > 0);
+/* What KEEP_ATTENTION makes again. */
+static void gate_up_layout(block_saved *saved, layout *l, component what, const sizes *s,
+                           int32_t begin, int32_t end) {
     bool has_gate = s->spec->has_linear[LINEAR_GATE] || s->spec->has_linear[LINEAR_GATE_UP];
     size_t n_dense = has_sparse(s, begin, end, false) ? s->n : 0;
+    saved->gate = take(l, what, s, has_gate ? n_dense : 0, s->intermediate);
+    saved->up = take(l, what, s, n_dense, s->intermediate);
+    experts_layout(saved, l, what, s, begin, end);
+    for (int slot = LINEAR_GATE; slot < N_LINEAR_SLOTS; slot++)
+        if (slot != LINEAR_DOWN && slot != LINEAR_SHARED_DOWN)
+            hook_layout(saved, l, what, s, slot, begin, end);
+}
+
+/* What KEEP_INPUT makes again beside it. */
+static void attention_layout(block_saved *saved, layout *l, component what, const sizes *s,
+                             bool backward, int32_t begin, int32_t end) {
+    bool keeps_raw = backward && (s->spec->has_norm[NORM_Q] || s->spec->qkv_clip > 0);
     stream_layout(saved, l, what, s, backward, begin, end);
     saved->q_raw = take(l, what, s, keeps_raw ? s->n : 0, s->q);
     saved->k_raw = take(l, what, s, keeps_raw ? s->n : 0, s->k);
@@ -164,15 +175,10 @@ static void saved_layout(block_saved *saved, layout *l, component what, const si
     saved->v = take(l, what, s, s->n, s->v);
     saved->o = take(l, what, s, s->n, s->o);
     saved->lse = take(l, what, s, s->n, s->heads);
-    saved->gate = take(l, what, s, has_gate ? n_dense : 0, s->intermediate);
-    saved->up = take(l, what, s, n_dense, s->intermediate);
-    experts_layout(saved, l, what, s, begin, end);
-    for (int slot = 0; slot < N_LINEAR_SLOTS; slot++)
-        if (slot != LINEAR_DOWN && slot != LINEAR_SHARED_DOWN)
-            hook_layout(saved, l, what, s, slot, begin, end);
+    for (int slot = 0; slot <= LINEAR_O; slot++)
+        hook_layout(saved, l, what, s, slot, begin, end);
     saved->branch[BRANCH_ATTENTION] =
         take(l, what, s, most_branch_kept(s, BRANCH_ATTENTION, begin, end), 1);
-    down_layout(saved, l, what, s, backward, begin, end);
 }
 
 static int64_t hook_scratch(const sizes *s, const linear_hook *hook, int64_t rows, int64_t cols) {
@@ -192,15 +198,36 @@ static int64_t experts_scratch(const sizes *s, const layer_hooks *layer) {
     return most;
 }
 
+/* Slots [first, first + n) of a layer, which share their input. */
+static int64_t group_scratch(const sizes *s, const layer_hooks *hooks, int first, int n) {
+    linear_call calls[LINEAR_BRANCHES_MAX];
+    const linear_call *pointers[LINEAR_BRANCHES_MAX];
+    for (int i = 0; i < n; i++) {
+        const linear_hook *hook = &hooks->linear[first + i];
+        calls[i] = (linear_call){.terms = hook->terms, .n_terms = hook->n_terms};
+        model_linear_shape(&calls[i].weight.rows, &calls[i].weight.cols, s->spec,
+                           (linear_slot)(first + i));
+        pointers[i] = &calls[i];
+    }
+    return linear_group_scratch_elements(pointers, n, (int64_t)s->n);
+}
+
 static size_t linear_scratch(const sizes *s) {
+    static const struct {
+        linear_slot first;
+        int n;
+    } groups[] = {{LINEAR_Q, 3}, {LINEAR_GATE, 2}};
     int64_t most = 0;
     for (int32_t layer = 0; layer < s->spec->n_layers; layer++) {
-        int64_t experts = experts_scratch(s, &s->hooks->layers[layer]);
-        most = experts > most ? experts : most;
+        const layer_hooks *hooks = &s->hooks->layers[layer];
+        int64_t elements = experts_scratch(s, hooks);
+        most = elements > most ? elements : most;
+        for (size_t g = 0; g < sizeof groups / sizeof groups[0]; g++) {
+            elements = group_scratch(s, hooks, (int)groups[g].first, groups[g].n);
+            most = elements > most ? elements : most;
+        }
         for (int slot = 0; slot < N_LINEAR_SLOTS; slot++) {
-            int64_t rows, cols;
-            model_linear_shape(&rows, &cols, s->spec, (linear_slot)slot);
-            int64_t elements = hook_scratch(s, &s->hooks->layers[layer].linear[slot], rows, cols);
+            elements = group_scratch(s, hooks, slot, 1);
             most = elements > most ? elements : most;
         }
     }
@@ -376,6 +403,16 @@ static void head_layout(head_buffers *head, layout *l, const sizes *s, const ste
                       larger(form_elements(hook, rows, false), form_elements(out, rows, false)), 1);
 }
 
+/* What the end of the last block works in. */
+static void labelled_layout(labelled_rows *labelled, layout *l, const sizes *s,
+                            const step_limits *limits) {
+    const component what = COMPONENT_WORKSPACE;
+    size_t n = limits->labelled_only ? (size_t)limits->max_labelled : 0;
+    labelled->x = take(l, what, s, n, s->hidden);
+    labelled->dx = take(l, what, s, limits->training ? n : 0, s->hidden);
+    labelled->o = take(l, what, s, n, s->o);
+}
+
 static void host_layout(step_buffers *b, layout *host, const sizes *s) {
     const component what = COMPONENT_WORKSPACE;
     head_buffers *head = &b->head;
@@ -386,7 +423,10 @@ static void host_layout(step_buffers *b, layout *host, const sizes *s) {
     if (dim)
         b->rope_host = layout_take(host, what, s->n * (size_t)dim, sizeof(float));
     b->loss_host = layout_take(host, what, labelled, sizeof(float));
-    b->labelled = layout_take(host, what, labelled, sizeof(int32_t));
+    b->labelled.index = layout_take(host, what, labelled, sizeof(int32_t));
+    b->labelled.grid = layout_take(host, what, labelled + 1, sizeof(int32_t));
+    b->labelled.job_begin = layout_take(host, what, jobs + 1, sizeof(int32_t));
+    b->labelled.dropout_counter = layout_take(host, what, labelled, sizeof(uint64_t));
     head->targets = layout_take(host, what, rows, sizeof(int32_t));
     head->weights = layout_take(host, what, rows, sizeof(float));
     head->dropout_counter = layout_take(host, what, rows, sizeof(uint64_t));
@@ -400,16 +440,38 @@ static int32_t first_kept(const sizes *s) {
     return s->hooks->embedding_trains ? 0 : s->hooks->lowest_trained_layer;
 }
 
+static layer_keep keep_of(const step_limits *limits, int32_t layer, int32_t first) {
+    int64_t from_input = limits->layers_from_input, without_mlp = limits->layers_without_mlp;
+    if (layer - first < from_input)
+        return KEEP_INPUT;
+    return layer - first < from_input + without_mlp ? KEEP_ATTENTION : KEEP_ALL;
+}
+
+/* What blocks that keep nothing, or not all, use in turn. */
+static void shared_layout(block_saved *shared, layout *l, const step_limits *limits,
+                          const sizes *s) {
+    const component what = COMPONENT_WORKSPACE;
+    int32_t n_layers = s->spec->n_layers, first = first_kept(s);
+    bool recomputes = limits->training && first < n_layers;
+    bool keeps_nothing = !limits->training || first > 0;
+    bool from_input = recomputes && limits->layers_from_input > 0;
+    bool without_mlp = recomputes && limits->layers_without_mlp > 0;
+    if (keeps_nothing || from_input)
+        attention_layout(shared, l, what, s, from_input, 0, n_layers);
+    if (keeps_nothing || from_input || without_mlp)
+        gate_up_layout(shared, l, what, s, 0, n_layers);
+    if (keeps_nothing)
+        down_layout(shared, l, what, s, false, 0, n_layers);
+}
+
 /* Blocks and head take turns in one piece of memory: what blocks share, and their scratch, over the
  * head's buffers. */
 static void turns_layout(step_buffers *b, block_saved *shared, layout *device, const sizes *s) {
-    bool recomputes = b->limits.training && b->limits.checkpointing;
-    bool shares = recomputes || !b->limits.training || first_kept(s) > 0;
     layout blocks = layout_counting(), head = layout_counting();
     void *memory = NULL;
     for (int pass = 0; pass < 2; pass++) {
-        if (shares)
-            saved_layout(shared, &blocks, COMPONENT_WORKSPACE, s, recomputes, 0, s->spec->n_layers);
+        shared_layout(shared, &blocks, &b->limits, s);
+        labelled_layout(&b->labelled, &blocks, s, &b->limits);
         scratch_layout(&b->scratch, &blocks, s, b->limits.training);
         head_layout(&b->head, &head, s, &b->limits);
         device->overflow = device->overflow || blocks.overflow || head.overflow;
@@ -436,12 +498,14 @@ static void layers_layout(step_buffers *b, layout *device, layout *host, const s
             saved->attention_out = saved->mlp_out = saved->x_out = NULL;
             continue;
         }
-        if (b->limits.checkpointing)
-            down_layout(saved, device, what, s, true, layer, layer + 1);
-        else {
-            saved_layout(saved, device, what, s, true, layer, layer + 1);
+        saved->keep = keep_of(&b->limits, layer, first);
+        if (saved->keep != KEEP_INPUT)
+            attention_layout(saved, device, what, s, true, layer, layer + 1);
+        if (saved->keep == KEEP_ALL) {
+            gate_up_layout(saved, device, what, s, layer, layer + 1);
             choice_layout(saved, host, s, layer, layer + 1);
         }
+        down_layout(saved, device, what, s, true, layer, layer + 1);
         saved->x_in = take(device, what, s, s->n, s->hidden);
     }
 }

@@ -4,13 +4,24 @@
  *     embed -> block 0 .. L-1 -> final norm -> head and cross-entropy in chunks of labelled rows
  *
  * What a step keeps for backward is in block_saved; every input of a linear that is a norm's or
- * silu's output is made again from it. With checkpointing a block keeps x_in and what belongs to
- * the down projection alone (so that making the rest again needs none), and gradients have the same
- * bits. Blocks below the lowest trained one keep nothing. */
+ * silu's output is made again from it. A block may keep less (layer_keep); what belongs to the down
+ * projection it keeps always, so that making the rest again needs none. Blocks below the lowest
+ * trained one keep nothing.
+ *
+ * Nothing looks at the last block's output for a row without a label: with labelled_only its output
+ * projection and MLP run over the labelled rows alone. */
 #ifndef GRAFT_MODEL_TRANSFORMER_H
 #define GRAFT_MODEL_TRANSFORMER_H
 
 #include "model/weights.h"
+
+/* What a block keeps of its forward pass; the rest is made again before its backward. Gradients
+ * have the same bits either way. */
+typedef enum layer_keep {
+    KEEP_ALL,
+    KEEP_ATTENTION, /* all but gate and up: two products are made again */
+    KEEP_INPUT      /* x_in alone: all but the down projection is made again */
+} layer_keep;
 
 /* What backward needs of one block. q and k are rotated (and normed); q_raw and k_raw exist with
  * q/k norms and clipping, gate with a gate, attention_out, mlp_out and x_out with norms there. xa
@@ -36,16 +47,20 @@ typedef struct block_saved {
     device_array *xa[N_LINEAR_SLOTS];            /* [n, ranks] */
     device_array *kept[N_LINEAR_SLOTS];          /* what the slots' forms keep */
     device_array *branch[N_BRANCH_SLOTS];        /* what the branches' forms keep */
+    layer_keep keep;
 } block_saved;
 
 typedef struct step_limits {
     int32_t max_tokens;   /* of one micro-batch */
     int32_t max_labelled; /* rows of a micro-batch with a label; <= max_tokens */
     int32_t max_segments;
-    int32_t max_jobs;   /* 0: 1 */
-    bool training;      /* backward follows. In laid-out buffers it may be cleared for an evaluation
-                           between steps. */
-    bool checkpointing; /* keep only each block's input */
+    int32_t max_jobs; /* 0: 1 */
+    bool training;    /* backward follows. In laid-out buffers it may be cleared for an evaluation
+                         between steps. */
+    /* Of the blocks that backward passes, from the lowest up: so many keep only their input
+     * (KEEP_INPUT), and so many above them all but gate and up (KEEP_ATTENTION). */
+    int32_t layers_from_input, layers_without_mlp;
+    bool labelled_only; /* after the last block only rows with a label are asked for */
     int32_t head_chunk; /* labelled rows whose logits exist at a time; 0: chosen from the
                          * vocabulary. Gradients of the head and final norm add blocks of
                          * min(GRID_TOKENS, head_chunk) rows. */
@@ -77,7 +92,7 @@ typedef struct block_scratch {
     device_array *d_route_weights, *d_router_logits;
     device_array *shared_h, *shared_dh;          /* [n, shared_intermediate] */
     device_array *shared_share, *d_shared_scale; /* [n] */
-    device_array *linear;                        /* linear_scratch_elements of the largest linear */
+    device_array *linear;                        /* of the largest group of linear layers */
     device_array *form;                          /* scratch of the form that needs most */
 } block_scratch;
 
@@ -107,6 +122,16 @@ typedef struct input_buffers {
     int32_t *positions;            /* host, [n] rows of the learned positions */
 } input_buffers;
 
+/* The labelled rows of a micro-batch as tokens of their own, for the end of the last block. */
+typedef struct labelled_rows {
+    token_rows tokens;         /* n: how many; sums over them start anew with each segment */
+    int32_t *index;            /* host, [max_labelled] ascending rows of the batch */
+    int32_t *grid, *job_begin; /* [max_labelled + 1], [max_jobs + 1] */
+    uint64_t *dropout_counter; /* [max_labelled] */
+    device_array *x, *dx, *o;  /* [n, hidden], [n, hidden], [n, heads * head_dim]; with
+                                * labelled_only, in the blocks' scratch */
+} labelled_rows;
+
 /* Everything one micro-batch needs, laid out once for the largest. */
 typedef struct step_buffers {
     step_limits limits;
@@ -118,9 +143,9 @@ typedef struct step_buffers {
     device_array *loss; /* [max_labelled] */
     block_scratch scratch;
     head_buffers head;
-    float *rope_host;  /* host staging of one rope's tables */
-    float *loss_host;  /* [max_labelled] */
-    int32_t *labelled; /* [max_labelled] row indices */
+    labelled_rows labelled; /* filled by step_embed where the batch has targets */
+    float *rope_host;       /* host staging of one rope's tables */
+    float *loss_host;       /* [max_labelled] */
 } step_buffers;
 
 /* Counts or assigns (see base/layout.h). Device arrays go to `device`, host staging to `host`.
@@ -138,11 +163,11 @@ typedef struct model_run { /* what every call needs, gathered */
 } model_run;
 
 /* Embeds and passes every block; buffers->x then holds the last hidden state (before the final
- * norm) of every token. */
+ * norm) of every token, with labelled_only of those that have a label. */
 graft_status step_forward(const model_run *, step_buffers *, const batch *, graft_error *);
 /* Final norm, head and cross-entropy over the labelled rows, in chunks: token_loss [labelled]
- * (unweighted, in token order) lands in buffers->loss_host, the rows' indices in buffers->labelled,
- * their number in *n_labelled. With training, dx is set to the gradient of sum(weights * loss), and
+ * (unweighted, in token order) lands in buffers->loss_host; buffers->labelled has the rows,
+ * *n_labelled is their number. With training, dx is set to the gradient of sum(weights * loss), and
  * the head's and final norm's gradients are added. Rows without labels cost nothing. */
 graft_status step_loss(int32_t *n_labelled, const model_run *, step_buffers *, const batch *,
                        graft_error *);
@@ -155,15 +180,15 @@ graft_status step_logits(float *out, const model_run *, step_buffers *, const ba
 /* The parts of step_forward and step_backward, for schedules that go layer by layer (a KV cache
  * takes k and v after each block; streamed weights pass several micro-batches through one layer).
  *
- * step_embed fills the rotary tables and sets x. GRAFT_E_INPUT for an id outside the embedding, and
- * for a row longer than the learned positions. */
+ * step_embed fills the rotary tables, finds the labelled rows and sets x. GRAFT_E_INPUT for an id
+ * outside the embedding, and for a row longer than the learned positions. */
 graft_status step_embed(const model_run *, step_buffers *, const batch *, graft_error *);
 /* x [n, hidden] is replaced by the block's output; what backward needs goes to saved. */
 void block_fwd(const model_run *, int32_t layer, const layer_weights *, const batch *,
                step_buffers *, const block_saved *);
 /* Replaces dx [n, hidden] by the gradient at the block's input; with needs_dx false only what the
- * block's own gradients need is computed, and dx is undefined after. With checkpointing the block
- * is recomputed first (x is used for it). */
+ * block's own gradients need is computed, and dx is undefined after. What the block did not keep is
+ * computed first (x is used for it). */
 void block_bwd(const model_run *, int32_t layer, const layer_weights *, const batch *,
                step_buffers *, const block_saved *, bool needs_dx);
 

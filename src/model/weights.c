@@ -11,7 +11,7 @@ enum { LEFT_OVER_SHOWN = 3 };
 
 struct weight_source {
     backend *dev;
-    safetensors *files;
+    safetensors *files; /* NULL: shapes only, as the spec has them */
     int32_t n_layers;
     layer_weights *layers; /* [n_layers] */
     weight_ref *experts;   /* what layers' experts point into */
@@ -131,6 +131,10 @@ static graft_status find_tensor(tensor_view *out, opening *o, const model_module
                                 bool is_bias, graft_error *err) {
     const safetensors *files = o->source->files;
     char name[112], found[96], expected[96];
+    if (!files) {
+        *out = (tensor_view){.type = o->spec->stored};
+        return GRAFT_OK;
+    }
     model_tensor_name(name, sizeof name, module, is_bias);
     size_t at = tensor_index(files, weight_source_name(o->source, name));
     if (at == safetensors_count(files))
@@ -167,7 +171,8 @@ static graft_status upload_tensor(const device_array **out, opening *o, size_t i
     graft_status status = find_tensor(&view, o, &o->modules[i], is_bias, err);
     if (status != GRAFT_OK)
         return status;
-    dev->ops->upload(dev, place, view.data, view.type, (int64_t)tensor_count(&view));
+    if (view.data)
+        dev->ops->upload(dev, place, view.data, view.type, (int64_t)tensor_count(&view));
     if (o->modules[i].kind != MODULE_NORM || o->modules[i].part == 0)
         *out = place;
     return GRAFT_OK;
@@ -183,7 +188,7 @@ static graft_status resolve_matrix(weight_ref *out, opening *o, const model_modu
                         .type = view.type,
                         .rows = module->rows,
                         .cols = module->cols,
-                        .row_stride = view.shape[1],
+                        .row_stride = module->is_transposed ? module->rows : module->cols,
                         .is_transposed = module->is_transposed};
     return GRAFT_OK;
 }
@@ -229,7 +234,7 @@ static graft_status resolve_experts(opening *o, size_t i, graft_error *err) {
                          .type = view.type,
                          .rows = module->rows,
                          .cols = module->cols,
-                         .row_stride = view.shape[2],
+                         .row_stride = module->is_transposed ? module->rows : module->cols,
                          .is_transposed = module->is_transposed};
     if (status == GRAFT_OK && module->has_bias)
         status = upload_tensor(&layer->expert_bias[module->slot], o, i, true, err);
@@ -363,7 +368,7 @@ static graft_status check_left_over(const opening *o, const message_sink *sink, 
 
 static graft_status allocate_tables(opening *o, graft_error *err) {
     weight_source *source = o->source;
-    size_t n_tensors = safetensors_count(source->files);
+    size_t n_tensors = source->files ? safetensors_count(source->files) : 1;
     source->n_layers = o->spec->n_layers;
     source->layers = mem_array((size_t)source->n_layers, sizeof *source->layers);
     size_t experts = (size_t)o->spec->n_experts * N_EXPERT_SLOTS, n_sparse = 0;
@@ -383,38 +388,54 @@ static graft_status allocate_tables(opening *o, graft_error *err) {
     return GRAFT_OK;
 }
 
+static graft_status resolve_all(opening *o, graft_error *err) {
+    graft_status status = model_modules(&o->modules, &o->n_modules, o->spec, err);
+    if (status == GRAFT_OK)
+        status = allocate_tables(o, err);
+    if (status == GRAFT_OK)
+        status = allocate_uploads(o, err);
+    for (size_t i = 0; status == GRAFT_OK && i < o->n_modules; i++)
+        status = resolve_module(o, i, err);
+    return status;
+}
+
+/* The source goes to *out, or with a failure away. */
+static graft_status opening_end(weight_source **out, opening *o, graft_status status) {
+    free(o->modules);
+    free(o->places);
+    free(o->is_used);
+    if (status != GRAFT_OK)
+        weight_source_close(&o->source);
+    *out = o->source;
+    return status;
+}
+
 graft_status weight_source_open(weight_source **out, backend *dev, model_spec *spec,
                                 const char *folder, const message_sink *sink, graft_error *err) {
     *out = NULL;
-    opening o = {.spec = spec, .folder = folder};
-    weight_source *source = o.source = mem_array(1, sizeof *source);
-    if (!source)
-        return error_memory(err, sizeof *source, "weights");
-    source->dev = dev;
-    graft_status status = safetensors_open_model(&source->files, folder, sink, err);
-    if (status != GRAFT_OK)
-        goto cleanup;
-    find_prefix(source, spec);
-    check_tied_head(spec, source->files, sink);
-    status = model_modules(&o.modules, &o.n_modules, spec, err);
-    if (status == GRAFT_OK)
-        status = allocate_tables(&o, err);
-    if (status == GRAFT_OK)
-        status = allocate_uploads(&o, err);
-    for (size_t i = 0; status == GRAFT_OK && i < o.n_modules; i++)
-        status = resolve_module(&o, i, err);
+    opening o = {.spec = spec, .folder = folder, .source = mem_array(1, sizeof *o.source)};
+    if (!o.source)
+        return error_memory(err, sizeof *o.source, "weights");
+    o.source->dev = dev;
+    graft_status status = safetensors_open_model(&o.source->files, folder, sink, err);
+    if (status == GRAFT_OK) {
+        find_prefix(o.source, spec);
+        check_tied_head(spec, o.source->files, sink);
+        status = resolve_all(&o, err);
+    }
     if (status == GRAFT_OK)
         status = check_left_over(&o, sink, err);
-    if (status == GRAFT_OK) {
-        *out = source;
-        source = NULL;
-    }
-cleanup:
-    free(o.modules);
-    free(o.places);
-    free(o.is_used);
-    weight_source_close(&source);
-    return status;
+    return opening_end(out, &o, status);
+}
+
+graft_status weight_source_open_shapes(weight_source **out, backend *dev, const model_spec *spec,
+                                       graft_error *err) {
+    *out = NULL;
+    opening o = {.spec = spec, .source = mem_array(1, sizeof *o.source)};
+    if (!o.source)
+        return error_memory(err, sizeof *o.source, "weights");
+    o.source->dev = dev;
+    return opening_end(out, &o, resolve_all(&o, err));
 }
 
 void weight_source_close(weight_source **source_) {
@@ -452,7 +473,7 @@ const outer_weights *weight_source_outer(const weight_source *source) {
 }
 
 bool weight_source_tensor(tensor_view *out, const weight_source *source, const char *name) {
-    return safetensors_find(out, source->files, weight_source_name(source, name));
+    return source->files && safetensors_find(out, source->files, weight_source_name(source, name));
 }
 
 const safetensors *weight_source_files(const weight_source *source) {

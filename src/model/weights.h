@@ -32,6 +32,10 @@ typedef struct weight_source weight_source;
  * differs (said to the sink), as Transformers would refuse to tie. */
 graft_status weight_source_open(weight_source **, backend *, model_spec *, const char *folder,
                                 const message_sink *, graft_error *);
+/* No files: the references have the spec's shapes and stored type, and no data. For a backend that
+ * only counts (backend/meter). */
+graft_status weight_source_open_shapes(weight_source **, backend *, const model_spec *,
+                                       graft_error *);
 void weight_source_close(weight_source **);
 
 /* direction +1 forward, -1 backward: a streamed source reads ahead that way. A mapped one gives

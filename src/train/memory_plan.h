@@ -10,6 +10,7 @@
 
 #include "base/units.h"
 #include "train/data/packing.h"
+#include "train/data/row_packer.h"
 #include "train/trainer.h"
 
 enum {
@@ -23,7 +24,10 @@ typedef struct arena_shape {
     adapter *adapter;
     const model_hooks *hooks; /* bound to the adapter */
     batch_limits limits;
-    bool checkpointing;
+    int32_t bin_tokens;      /* that rows are packed for, whatever the limits are */
+    int64_t step_rows;       /* of the largest step */
+    int64_t evaluation_rows; /* 0: nothing is evaluated */
+    int32_t layers_from_input, layers_without_mlp; /* see step_limits */
     size_t element_bytes;
 } arena_shape;
 
@@ -32,25 +36,35 @@ typedef struct run_arenas {
     block_saved *saved; /* [n_layers], caller storage */
     batch_limits limits;
     batch_builder batch;
-    void *staging; /* STAGING_ELEMENTS elements of the backend's type */
+    row_packer packer;
+    int32_t bin_tokens;
+    double *row_losses; /* [evaluation_rows] */
+    void *staging;      /* STAGING_ELEMENTS elements of the backend's type */
 } run_arenas;
 
 graft_status run_arenas_layout(run_arenas *, layout *trainer, layout *step, layout *host,
                                const arena_shape *, graft_error *);
 
-/* The shape and the plan of a run on a backend with these properties: tries, until one fits, no
- * checkpointing, smaller micro-batches, checkpointing, both (as far as the config leaves the
- * choice). GRAFT_E_MEMORY with the largest consumers when none fits; *out is then the smallest
- * one's. */
 typedef struct plan_request {
     const model_spec *spec;
     adapter *adapter;
     const model_hooks *hooks;
     const train_config *config;
-    int32_t max_row_tokens;
+    data_shape data;
     size_t element_bytes, workspace_bytes, mapped_bytes, uploaded_bytes;
 } plan_request;
+
+/* The bytes of one shape. */
+graft_status memory_plan_count(memory_plan *, const arena_shape *, const plan_request *,
+                               graft_error *);
+
+/* memory_choice.c: the shape of a run on a backend with these properties. What costs least comes
+ * first: all is kept; micro-batches get smaller, down to one row; then blocks keep less, so that
+ * the fewest operations are done again (as far as the config leaves the choice). GRAFT_E_MEMORY
+ * with the largest parts when nothing fits; *out is then the smallest. */
 graft_status memory_plan_choose(memory_plan *out, arena_shape *, const plan_request *,
                                 graft_error *);
+/* The shape that a plan was made for. */
+arena_shape memory_plan_shape(const memory_plan *, const plan_request *);
 
 #endif

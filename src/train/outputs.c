@@ -40,23 +40,24 @@ static graft_status write_card(const run *r, const train_result *result, const c
     const run_progress *done = &r->progress;
     const char *paths[DATA_FILES_SHOWN];
     size_t n_paths = 0;
-    while (n_paths < DATA_FILES_SHOWN && dataset_path(r->in->data, (int32_t)n_paths)) {
-        paths[n_paths] = dataset_path(r->in->data, (int32_t)n_paths);
+    while (n_paths < DATA_FILES_SHOWN && run_data_path(r, (int32_t)n_paths)) {
+        paths[n_paths] = run_data_path(r, (int32_t)n_paths);
         n_paths++;
     }
     const model_card card = {
         .base_name = c->base_name,
         .data = paths,
         .n_data = n_paths,
-        .rows = done->cursor.epoch * r->count.rows + done->cursor.index,
+        .rows = r->order ? done->cursor.epoch * r->count.rows + done->cursor.index
+                         : done->step * r->count.rows_per_step,
         .supervised_tokens = done->supervised_tokens,
         .steps = done->step,
-        .epochs = (double)done->step / (double)r->count.steps_per_epoch,
+        .epochs = run_epochs(r),
         .learning_rate = c->learning_rate,
         .schedule = schedule_name(c->schedule),
         .optimizer = "adamw",
         .rows_per_step = r->count.rows_per_step,
-        .max_length = dataset_count(r->in->data).longest,
+        .max_length = run_longest_row(r),
         .seed = c->seed,
         .first_loss = result->first_loss,
         .last_loss = result->last_loss,

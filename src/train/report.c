@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const char STYLE[] =
+const char report_style[] =
     ":root{color-scheme:light dark;--accent:#0b6e4f}\n"
     "body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}\n"
     "h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}\n"
@@ -156,7 +156,7 @@ static void memory_row(strbuf *html, const char *name, size_t bytes, const char 
 }
 
 static void write_memory(strbuf *html, const memory_plan *plan) {
-    char text[BYTES_TEXT];
+    char text[BYTES_TEXT], keep[KEEP_TEXT];
     strbuf_add_text(html, "<h2>Memory, as planned and allocated</h2>\n<table>\n");
     memory_row(html, "base model", plan->model_mapped, "mapped from its files");
     memory_row(html, "norms and biases", plan->model_uploaded, "the whole run");
@@ -171,9 +171,8 @@ static void write_memory(strbuf *html, const memory_plan *plan) {
         "<tr class=\"total\"><td>total</td><td class=\"n\">%s</td><td></td></tr>\n</table>\n"
         "<p class=\"quiet\">The measured peak has the program itself, the tokenizer and the data "
         "on "
-        "top. Micro-batches of at most %" PRId32 " tokens; gradient checkpointing %s.</p>\n",
-        bytes_text(text, (double)plan->total), plan->max_tokens,
-        plan->checkpointing ? "on" : "off");
+        "top. Micro-batches of at most %" PRId32 " tokens; gradient checkpointing: %s.</p>\n",
+        bytes_text(text, (double)plan->total), plan->max_tokens, memory_plan_keep_text(keep, plan));
 }
 
 graft_status report_write(strbuf *html, const report_source *source, graft_error *err) {
@@ -186,7 +185,7 @@ graft_status report_write(strbuf *html, const report_source *source, graft_error
                     "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<title>"
                     "Graft: ");
     svg_escape(html, base);
-    strbuf_printf(html, "</title>\n<style>%s</style></head><body>\n<h1>%s on ", STYLE,
+    strbuf_printf(html, "</title>\n<style>%s</style></head><body>\n<h1>%s on ", report_style,
                   source->method);
     svg_escape(html, base);
     strbuf_add_text(html, "</h1>\n<p class=\"quiet\">Trained with Graft " GRAFT_VERSION "</p>\n");

@@ -12,6 +12,9 @@ typedef struct report_source {
     int64_t total_steps;
 } report_source;
 
+/* The style sheet of Graft's pages, light and dark. */
+extern const char report_style[];
+
 graft_status report_write(strbuf *html, const report_source *, graft_error *);
 
 /* The smoothed curve that LLaMA-Factory plots: an exponential moving average whose weight grows

@@ -31,7 +31,7 @@ typedef struct run {
 
     step_count count;
     int64_t warmup;
-    sampler *order, *eval_order; /* eval_order is file order; NULL without evaluation */
+    sampler *order; /* NULL where rows are streamed */
     run_progress progress;
     checkpoint_state state; /* all but progress is fixed for the run */
     int64_t saved_step;     /* of the newest checkpoint; -1: none */
@@ -48,8 +48,9 @@ typedef struct run {
 } run;
 
 bool run_is_stopped(const run *);
-const message_sink *run_messages(const run *); /* NULL: nobody listens */
-int64_t run_peak_memory(void);                 /* bytes this process had resident at most */
+const message_sink *run_messages(const run *);        /* NULL: nobody listens */
+int32_t run_longest_row(const run *);                 /* of the training data, tokens */
+const char *run_data_path(const run *, int32_t file); /* NULL past the end */
 
 /* run_setup.c: everything up to the first step. Nothing is written before all inputs are accepted.
  */
@@ -60,6 +61,9 @@ void run_close(run *);
  * that is not finite is no error: metrics->loss or grad_norm says so, run.blame names the place,
  * and parameters stay as they were. */
 graft_status run_step(run *, train_metrics *metrics, graft_error *);
+
+/* Epochs done, with a fraction. */
+double run_epochs(const run *);
 
 /* evaluation.c: mean loss over the supervised tokens of eval_data, in the step's buffers. */
 graft_status run_evaluate(run *, double *loss, graft_error *);

@@ -11,7 +11,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/statvfs.h>
 
 enum { INIT_STREAM = 1 << 30 }; /* of the run's seed; the epochs of the sampler are the low ones */
@@ -24,30 +23,63 @@ const message_sink *run_messages(const run *r) {
     return r->in->observer ? &r->in->observer->messages : NULL;
 }
 
-int64_t run_peak_memory(void) {
-    struct rusage usage;
-    return getrusage(RUSAGE_SELF, &usage) == 0 ? (int64_t)usage.ru_maxrss * 1024 : 0;
-}
-
 /* ---- Data ---- */
 
-static graft_status open_data(run *r, graft_error *err) {
-    const train_config *c = r->config;
-    int64_t rows = dataset_rows(r->in->data);
-    if (rows == 0)
-        return error_set(err, GRAFT_E_INPUT, "the training data: expected rows, found none");
-    r->count = step_count_of(c, rows);
-    r->warmup = schedule_warmup(c, r->count.total);
-    graft_status status = sampler_create(&r->order, rows, c->seed, c->shuffle, err);
-    if (status != GRAFT_OK || !r->in->eval_data)
+static graft_status open_order(run *r, graft_error *err) {
+    sampler_group *groups = NULL;
+    size_t n = 0;
+    graft_status status = dataset_groups(&groups, &n, r->in->data, err);
+    if (status == GRAFT_OK)
+        status =
+            sampler_create_groups(&r->order, groups, n, r->config->seed, r->config->shuffle, err);
+    free(groups);
+    return status;
+}
+
+int32_t run_longest_row(const run *r) {
+    return r->in->stream ? data_stream_max_length(r->in->stream)
+                         : dataset_count(r->in->data).longest;
+}
+
+const char *run_data_path(const run *r, int32_t file) {
+    return r->in->stream ? data_stream_path(r->in->stream, file) : dataset_path(r->in->data, file);
+}
+
+/* How many rows there are, and so how many steps an epoch has, shows at its end. */
+static graft_status count_streamed(run *r, graft_error *err) {
+    if (r->config->max_steps <= 0)
+        return error_set(err, GRAFT_E_USAGE,
+                         "--streaming: how many rows there are is not known before they are read; "
+                         "give --max-steps");
+    r->count = step_count_of(r->config, 1);
+    return GRAFT_OK;
+}
+
+static graft_status count_rows(run *r, graft_error *err) {
+    if (dataset_rows(r->in->data) == 0 || dataset_count(r->in->data).supervised == 0)
+        return error_set(err, GRAFT_E_INPUT,
+                         "the training data: expected rows with supervised tokens, found none");
+    graft_status status = open_order(r, err);
+    if (status != GRAFT_OK)
         return status;
+    r->count = step_count_of(r->config, sampler_rows_per_epoch(r->order));
+    return GRAFT_OK;
+}
+
+static graft_status open_data(run *r, graft_error *err) {
+    graft_status status = r->in->stream ? count_streamed(r, err) : count_rows(r, err);
+    if (status != GRAFT_OK)
+        return status;
+    r->warmup = schedule_warmup(r->config, r->count.total);
+    if (!r->in->eval_data)
+        return GRAFT_OK;
     dataset_counts eval = dataset_count(r->in->eval_data);
     if (eval.supervised == 0)
         return error_set(err, GRAFT_E_INPUT,
                          "the evaluation data: expected supervised tokens, found none in %" PRId64
                          " rows",
                          eval.rows);
-    return sampler_create(&r->eval_order, eval.rows, 0, false, err);
+    return GRAFT_OK;
 }
 
 /* ---- What a resumed run must agree with ---- */
@@ -55,7 +87,7 @@ static graft_status open_data(run *r, graft_error *err) {
 static graft_status check_same_inputs(const run *r, const checkpoint_state *then, const char *path,
                                       graft_error *err) {
     const checkpoint_state *now = &r->state;
-    if (then->data_hash != now->data_hash)
+    if (!r->in->stream && then->data_hash != now->data_hash)
         return error_set(err, GRAFT_E_INPUT,
                          "%s: the training data has changed since this checkpoint: expected hash "
                          "%016" PRIx64 ", found %016" PRIx64
@@ -101,13 +133,16 @@ static graft_status choose_checkpoint(run *r, char **path, graft_error *err) {
     if (status == GRAFT_OK)
         status = check_same_inputs(r, &then, *path, err);
     if (status == GRAFT_OK)
-        status = sampler_seek(r->order, then.progress.cursor, err);
+        status = r->in->stream
+                     ? data_stream_seek(r->in->stream, then.progress.cursor, then.data_hash, err)
+                     : sampler_seek(r->order, then.progress.cursor, err);
     if (status == GRAFT_OK) {
         /* From a named checkpoint a new run begins: what the folder has of later steps is another
          * one's. */
         if (!*c->resume)
             memcpy(r->state.run_id, then.run_id, RUN_ID_BYTES);
         r->progress = then.progress;
+        r->state.data_hash = then.data_hash;
         r->saved_step = then.progress.step;
         message_emit(run_messages(r), MESSAGE_INFO,
                      "resuming after step %" PRId64 " of %" PRId64 ": %s", r->progress.step,
@@ -121,7 +156,7 @@ static graft_status describe_run(run *r, graft_error *err) {
     r->state = (checkpoint_state){
         .total_steps = r->count.total,
         .seed = r->config->seed,
-        .data_hash = dataset_hash(r->in->data),
+        .data_hash = r->in->stream ? data_stream_hash(r->in->stream) : dataset_hash(r->in->data),
         .base_hash = base_identity(r->in->spec, r->in->weights),
         .settings = settings_json(r->config, r->in->adapter, r->in->dev),
     };
@@ -133,9 +168,6 @@ static graft_status describe_run(run *r, graft_error *err) {
 
 static graft_status plan_memory(run *r, arena_shape *shape, graft_error *err) {
     const train_inputs *in = r->in;
-    int32_t longest = dataset_count(in->data).longest;
-    if (in->eval_data && dataset_count(in->eval_data).longest > longest)
-        longest = dataset_count(in->eval_data).longest;
     adapter_bind(in->adapter, &r->hooks);
     model_hooks_finish(&r->hooks, in->spec);
     const plan_request request = {
@@ -143,7 +175,8 @@ static graft_status plan_memory(run *r, arena_shape *shape, graft_error *err) {
         .adapter = in->adapter,
         .hooks = &r->hooks,
         .config = r->config,
-        .max_row_tokens = longest,
+        .data = in->stream ? data_shape_of_stream(data_stream_max_length(in->stream), in->eval_data)
+                           : data_shape_of(in->data, in->eval_data),
         .element_bytes = in->dev->element_bytes,
         .workspace_bytes = in->dev->workspace_bytes,
         .mapped_bytes = weight_source_mapped_bytes(in->weights),
@@ -294,7 +327,6 @@ void run_close(run *r) {
     metrics_close(&r->log);
     checkpoint_state_free(&r->state);
     sampler_destroy(&r->order);
-    sampler_destroy(&r->eval_order);
     model_hooks_free(&r->hooks);
     free(r->arenas.saved);
     free(r->host_memory);

@@ -1,6 +1,7 @@
 #include "train/run.h"
 
 #include "base/clock.h"
+#include "base/peak_memory.h"
 #include "train/optimizer.h"
 
 #include <math.h>
@@ -33,7 +34,8 @@ static graft_status micro_batch_run(run *r, step_sums *sums, const batch *b, gra
     if (status != GRAFT_OK)
         return status;
     for (int32_t i = 0; i < n_labelled; i++)
-        sums->loss += (double)b->weights[buffers->labelled[i]] * (double)buffers->loss_host[i];
+        sums->loss +=
+            (double)b->weights[buffers->labelled.index[i]] * (double)buffers->loss_host[i];
     sums->tokens += b->tokens.n;
     if (!isfinite(sums->loss))
         return blame_forward(&r->blame, &r->model, buffers, b, err);
@@ -41,9 +43,11 @@ static graft_status micro_batch_run(run *r, step_sums *sums, const batch *b, gra
 }
 
 /* All micro-batches of the step's rows; stops early when the loss is not finite. */
-static graft_status rows_run(run *r, step_sums *sums, const uint64_t *rows, int64_t n,
-                             int64_t supervised, graft_error *err) {
-    const dataset *data = r->in->data;
+static graft_status rows_run(run *r, step_sums *sums, const stream_rows *step, int64_t supervised,
+                             graft_error *err) {
+    int64_t n = step->n;
+    const uint64_t *rows = row_packer_fit(&r->arenas.packer, step->data, step->rows, n,
+                                          r->arenas.limits.row_virtual, r->arenas.bin_tokens);
     const batch_settings settings = {
         .step_supervised = supervised,
         .dropout_key = dropout_key(r->config->seed, r->progress.step),
@@ -52,8 +56,8 @@ static graft_status rows_run(run *r, step_sums *sums, const uint64_t *rows, int6
     for (int64_t at = 0; at < n && isfinite(sums->loss);) {
         if (run_is_stopped(r))
             return error_set(err, GRAFT_E_INTERRUPTED, "stopped");
-        int64_t taken = micro_batch_rows(data, rows + at, n - at, &r->arenas.limits);
-        const batch *b = batch_build(&r->arenas.batch, data, rows + at, taken, &settings);
+        int64_t taken = micro_batch_rows(step->data, rows + at, n - at, &r->arenas.limits);
+        const batch *b = batch_build(&r->arenas.batch, step->data, rows + at, taken, &settings);
         graft_status status = micro_batch_run(r, sums, b, err);
         if (status != GRAFT_OK)
             return status;
@@ -95,23 +99,41 @@ static void measure(run *r, train_metrics *metrics, double started_s) {
         metrics->step_time_s > 0 ? (double)metrics->tokens / metrics->step_time_s : 0;
     r->step_s = r->step_s > 0 ? 0.9 * r->step_s + 0.1 * metrics->step_time_s : metrics->step_time_s;
     metrics->eta_s = r->step_s * (double)(r->count.total - r->progress.step);
-    metrics->peak_memory_bytes = run_peak_memory();
+    metrics->peak_memory_bytes = peak_memory_bytes();
+}
+
+/* The rows of the next step, out of memory or as they are read. */
+static graft_status take_rows(run *r, stream_rows *out, graft_error *err) {
+    if (r->in->stream)
+        return data_stream_next(r->in->stream, out, r->count.rows_per_step, err);
+    out->data = r->in->data;
+    out->n = sampler_next(r->order, &out->rows, r->count.rows_per_step);
+    return GRAFT_OK;
+}
+
+double run_epochs(const run *r) {
+    return r->in->stream ? data_stream_epochs(r->in->stream)
+                         : (double)r->progress.step / (double)r->count.steps_per_epoch;
 }
 
 graft_status run_step(run *r, train_metrics *metrics, graft_error *err) {
     double started_s = clock_seconds();
     step_sums sums = {0};
-    const uint64_t *rows;
-    data_cursor before = sampler_cursor(r->order);
-    int64_t n = sampler_next(r->order, &rows, r->count.rows_per_step);
+    stream_rows rows;
+    data_cursor before = r->progress.cursor;
+    graft_status status = take_rows(r, &rows, err);
+    if (status != GRAFT_OK)
+        return status;
     int64_t supervised =
-        dataset_supervised(r->in->data, rows, n) + n * r->hooks.sequence.n_labelled;
+        dataset_supervised(rows.data, rows.rows, rows.n) + rows.n * r->hooks.sequence.n_labelled;
     double factor = schedule_factor(r->config->schedule, r->progress.step, r->warmup,
                                     r->count.total, r->config->learning_rate);
     adapter_zero_gradients(r->in->adapter, r->model.dev);
-    graft_status status = rows_run(r, &sums, rows, n, supervised, err);
+    status = rows_run(r, &sums, &rows, supervised, err);
     if (status != GRAFT_OK) {
-        sampler_seek(r->order, before, NULL); /* the step did not happen */
+        /* The step did not happen; a stream has gone past it, and ends here. */
+        if (r->order)
+            sampler_seek(r->order, before, NULL);
         return status;
     }
     *metrics = (train_metrics){
@@ -126,10 +148,12 @@ graft_status run_step(run *r, train_metrics *metrics, graft_error *err) {
     r->progress.step++;
     r->progress.tokens += metrics->tokens;
     r->progress.supervised_tokens += supervised;
-    r->progress.cursor = sampler_cursor(r->order);
+    r->progress.cursor = r->order ? sampler_cursor(r->order) : data_stream_cursor(r->in->stream);
+    if (r->in->stream)
+        r->state.data_hash = data_stream_hash(r->in->stream);
     metrics->step = r->progress.step;
     metrics->total_steps = r->count.total;
-    metrics->epoch = (double)r->progress.step / (double)r->count.steps_per_epoch;
+    metrics->epoch = run_epochs(r);
     measure(r, metrics, started_s);
     return GRAFT_OK;
 }

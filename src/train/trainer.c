@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include "base/clock.h"
+#include "base/peak_memory.h"
 #include "train/run.h"
 
 #include <inttypes.h>
@@ -102,11 +103,11 @@ static graft_status evaluate(run *r, train_result *result, graft_error *err) {
     const train_metrics metrics = {
         .step = r->progress.step,
         .total_steps = r->count.total,
-        .epoch = (double)r->progress.step / (double)r->count.steps_per_epoch,
+        .epoch = run_epochs(r),
         .is_evaluation = true,
         .eval_loss = loss,
         .eval_perplexity = exp(loss),
-        .peak_memory_bytes = run_peak_memory(),
+        .peak_memory_bytes = peak_memory_bytes(),
     };
     metrics_write(&r->log, &metrics);
     tell(r, TRAIN_EVENT_EVALUATION, &metrics);
@@ -177,19 +178,28 @@ static graft_status stop(run *r, graft_error *err) {
                      r->progress.step, r->count.total, r->saved_path);
 }
 
+/* A row that cannot be read shows late where rows are streamed: what was learnt is kept, so that
+ * the run can go on once the row is mended. */
+static bool is_late_refusal(const run *r, graft_status status) {
+    return r->in->stream && r->progress.step > 0 &&
+           (status == GRAFT_E_INPUT || status == GRAFT_E_UNSUPPORTED);
+}
+
 static graft_status steps_run(run *r, train_result *result, graft_error *err) {
     graft_status status = GRAFT_OK;
     if (r->progress.step == r->count.total)
         status = evaluate_when_due(r, result, err);
     while (status == GRAFT_OK && r->progress.step < r->count.total)
         status = advance(r, result, err);
+    if (is_late_refusal(r, status) && save(r, NULL) == GRAFT_OK)
+        message_emit(run_messages(r), MESSAGE_INFO, "%s is saved: --resume goes on", r->saved_path);
     return status == GRAFT_E_INTERRUPTED ? stop(r, err) : status;
 }
 
 static void summarise(const run *r, train_result *result) {
     result->wall_s = clock_seconds() - r->started_s;
     result->tokens_per_second = result->wall_s > 0 ? (double)result->tokens / result->wall_s : 0;
-    result->peak_memory_bytes = run_peak_memory();
+    result->peak_memory_bytes = peak_memory_bytes();
     result->skipped_steps = r->progress.skipped;
 }
 

@@ -5,6 +5,7 @@
 
 #include "adapter/adapter.h"
 #include "model/transformer.h"
+#include "train/data/data_stream.h"
 #include "train/data/dataset.h"
 
 #include <signal.h>
@@ -37,6 +38,7 @@ typedef struct train_config {
     double warmup_ratio;
     uint64_t seed;
     bool packing, shuffle;
+    int64_t shuffle_buffer; /* rows, where they are streamed; 0: they are not */
     checkpointing_mode checkpointing;
     int64_t memory_limit_bytes;                    /* 0: what the machine has free */
     int64_t save_steps, eval_steps, logging_steps; /* 0: never (logging: 1) */
@@ -82,26 +84,41 @@ typedef struct memory_plan {
     size_t trainer[N_COMPONENTS], step[N_COMPONENTS];
     size_t backend_workspace, host;
     size_t total;
-    bool checkpointing;          /* what `auto` chose */
-    int32_t max_tokens;          /* of a micro-batch */
-    int64_t trained, parameters; /* elements */
+    int32_t layers_from_input, layers_without_mlp; /* what `auto` chose: see step_limits */
+    int32_t max_tokens, max_rows;                  /* of a micro-batch */
+    int32_t backward_layers;                       /* blocks that backward passes */
+    int64_t trained, parameters;                   /* elements */
 } memory_plan;
 
-/* Needs no weights and no data: the adapter's shapes and the longest row (of training and
- * evaluation data) suffice. A step is split into micro-batches that fit, and checkpointing is
- * chosen (auto). GRAFT_E_MEMORY, naming the largest parts, when nothing fits; the plan is then the
- * smallest that was tried. */
+enum { KEEP_TEXT = 128 };
+/* What blocks keep, for people: "off", "on: every layer is recomputed from its input". */
+const char *memory_plan_keep_text(char out[KEEP_TEXT], const memory_plan *);
+
+/* What memory depends on of the data. */
+typedef struct data_shape {
+    int32_t longest_row;           /* tokens, of training and evaluation data */
+    int32_t longest_trained;       /* of training data alone */
+    int64_t rows, evaluation_rows; /* of an epoch; rows 0: not known, every step is full */
+} data_shape;
+/* Of rows that are read as they are trained: none is longer than max_length. */
+data_shape data_shape_of_stream(int32_t max_length, const dataset *eval_data);
+data_shape data_shape_of(const dataset *data, const dataset *eval_data); /* eval_data may be NULL */
+
+/* Needs no weights and no data: the adapter's shapes and those of the data suffice. A step is split
+ * into micro-batches that fit, and checkpointing is chosen (auto). GRAFT_E_MEMORY, naming the
+ * largest parts, when nothing fits; the plan is then the smallest that was tried. */
 graft_status train_plan(memory_plan *, const model_spec *, adapter *, const train_config *,
-                        int32_t max_row_tokens, int32_t n_threads, size_t mapped_bytes,
-                        graft_error *);
+                        data_shape, int32_t n_threads, size_t mapped_bytes, graft_error *);
 
 typedef struct train_inputs {
     backend *dev;
     const model_spec *spec;
     weight_source *weights;
-    adapter *adapter;          /* created, not laid out */
-    const char *init_adapter;  /* folder to start from; NULL: adapter_init */
-    dataset *data, *eval_data; /* eval_data may be NULL */
+    adapter *adapter;         /* created, not laid out */
+    const char *init_adapter; /* folder to start from; NULL: adapter_init */
+    dataset *data;            /* NULL: stream */
+    data_stream *stream;      /* rows as they are read; max_steps is needed */
+    dataset *eval_data;       /* may be NULL */
     const train_config *config;
     const train_observer *observer;
     const volatile sig_atomic_t

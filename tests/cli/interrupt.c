@@ -153,6 +153,71 @@ static void closed_stdout(void **state) {
     free(model);
 }
 
+/* ---- Streaming ---- */
+
+static pid_t start_streaming(const char *model, const char *rows, const char *output) {
+    return cli_start(-1, -1, -1,
+                     ARGS("train", "--model", model, "--data", rows, "--output-dir", output,
+                          "--streaming", "--shuffle-buffer", "3", "--max-steps", "150",
+                          "--per-device-train-batch-size", "3", "--save-steps", "30",
+                          "--lora-dropout", "0.1", "--learning-rate", "1e-3"));
+}
+
+/* The shuffle buffer's place, too, is found again. */
+static void streamed_run_resumes_to_the_same_bytes(void **state) {
+    (void)state;
+    char *model = cli_model(), *rows = cli_rows(), *output = cli_path("stream"),
+         *whole = cli_path("stream-whole");
+    assert_int_equal(cli_wait(start_streaming(model, rows, whole)), 0);
+    pid_t child = start_streaming(model, rows, output);
+    wait_for_steps(output, 20);
+    kill(child, SIGINT);
+    assert_int_equal(cli_wait(child), 128 + SIGINT);
+    resume_to_the_end(output);
+    cli_assert_same_file(whole, output, "adapter_model.safetensors");
+    assert_int_equal(steps_logged(output), 150);
+    free(whole);
+    free(output);
+    free(rows);
+    free(model);
+}
+
+/* A row that cannot be read costs nothing that was learnt: mended, the run goes on. */
+static void bad_row_in_a_stream_leaves_a_checkpoint(void **state) {
+    (void)state;
+    static const char good[] = "{\"text\": \"Once upon a time\"}\n{\"text\": \"there was a cat\"}\n"
+                               "{\"text\": \"and a dog\"}\n";
+    char *model = cli_model(), *output = cli_path("bad-row"), text[256];
+    snprintf(text, sizeof text, "%s{\"text\": 5}\n", good);
+    char *rows = strdup(test_file("late.jsonl", text, strlen(text)));
+    const char *const *train =
+        ARGS("train", "--model", model, "--data", rows, "--output-dir", output, "--streaming",
+             "--no-shuffle", "--max-steps", "8", "--per-device-train-batch-size", "1");
+    cli_refused("late.jsonl:4: text is", train);
+    char *checkpoint = path_join(output, "checkpoint-2"); /* the third row waited for the fourth */
+    assert_true(path_exists(checkpoint));
+    snprintf(text, sizeof text, "%s{\"text\": \"again\"}\n", good);
+    test_file("late.jsonl", text, strlen(text));
+    resume_to_the_end(output);
+    assert_int_equal(steps_logged(output), 8);
+    free(checkpoint);
+    free(rows);
+    free(output);
+    free(model);
+}
+
+static void streaming_needs_max_steps(void **state) {
+    (void)state;
+    char *model = cli_model(), *rows = cli_rows();
+    cli_refused("give --max-steps", ARGS("train", "--model", model, "--data", rows, "--output-dir",
+                                         "none", "--streaming"));
+    cli_refused("give --eval-data",
+                ARGS("train", "--model", model, "--data", rows, "--output-dir", "none",
+                     "--streaming", "--max-steps", "2", "--eval-split", "0.5"));
+    free(rows);
+    free(model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sigint_then_resume_equals_an_uninterrupted_run),
@@ -160,6 +225,9 @@ int main(void) {
         cmocka_unit_test(second_signal_ends_at_once),
         cmocka_unit_test(sigint_while_reading_stdin),
         cmocka_unit_test(closed_stdout),
+        cmocka_unit_test(streamed_run_resumes_to_the_same_bytes),
+        cmocka_unit_test(bad_row_in_a_stream_leaves_a_checkpoint),
+        cmocka_unit_test(streaming_needs_max_steps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 
 #include "base/atomic_file.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,6 +79,7 @@ static void plan_that_does_not_fit(void **state) {
     cli_result text =
         cli_ok(ARGS("plan", "--model", model, "--data", rows, "--memory-limit", "1M"));
     assert_non_null(strstr(strbuf_text(&text.out), "It does not fit"));
+    assert_non_null(strstr(strbuf_text(&text.out), "No change of batch"));
     cli_free(&text);
     cli_result train = cli_run(NULL, ARGS("train", "--model", model, "--data", rows,
                                           "--memory-limit", "1M", "--output-dir", output));
@@ -86,6 +88,60 @@ static void plan_that_does_not_fit(void **state) {
     assert_false(path_exists(output));
     cli_free(&train);
     free(output);
+    free(rows);
+    free(model);
+}
+
+/* A limit just below what it takes: what the plan advises is true when it is done. */
+static void advice_is_true(void **state) {
+    (void)state;
+    char *model = cli_model(), *rows = cli_rows(), limit[32], length[16];
+    json_t *plan =
+        cli_json(ARGS("plan", "--model", model, "--data", rows, "--gradient-checkpointing", "off",
+                      "--batch-size", "1", "--target-modules", "all-linear", "--json"));
+    snprintf(limit, sizeof limit, "%.0f", cli_number(cli_member(plan, "bytes"), "total") - 4096);
+    json_t *tight = cli_json(ARGS(
+        "plan", "--model", model, "--data", rows, "--gradient-checkpointing", "off", "--batch-size",
+        "1", "--target-modules", "all-linear", "--memory-limit", limit, "--json"));
+    const json_t *advice = cli_member(tight, "advice");
+    const char *shorter = NULL;
+    assert_true(json_is_false(cli_member(tight, "fits")));
+    for (size_t i = 0; i < json_array_size(advice); i++) {
+        const char *change =
+            json_string_value(json_object_get(json_array_get(advice, i), "change"));
+        if (!strncmp(change, "--max-length ", 13))
+            shorter = change + 13;
+    }
+    assert_non_null(shorter);
+    snprintf(length, sizeof length, "%s", shorter);
+    json_t *changed =
+        cli_json(ARGS("plan", "--model", model, "--data", rows, "--gradient-checkpointing", "off",
+                      "--batch-size", "1", "--target-modules", "all-linear", "--memory-limit",
+                      limit, "--max-length", length, "--json"));
+    assert_true(json_is_true(cli_member(changed, "fits")));
+    json_decref(plan);
+    json_decref(tight);
+    json_decref(changed);
+    free(rows);
+    free(model);
+}
+
+/* All that train takes, plan takes; and it tells work and time. */
+static void plan_tells_work_and_time(void **state) {
+    (void)state;
+    char *model = cli_model(), *rows = cli_rows();
+    json_t *plan = cli_json(ARGS("plan", "--model", model, "--data", rows, "--output-dir", "none",
+                                 "--learning-rate", "1e-3", "--max-steps", "7", "--json"));
+    const json_t *flops = cli_member(plan, "flops"), *time = cli_member(plan, "time");
+    double forward = cli_number(cli_member(flops, "forward"), "step"),
+           backward = cli_number(cli_member(flops, "backward"), "step");
+    assert_true(forward > 0 && backward > 0);
+    assert_true(cli_number(cli_member(flops, "recompute"), "step") == 0);
+    assert_true(cli_number(flops, "step") == forward + backward);
+    assert_true(cli_number(time, "step_seconds") > 0);
+    assert_true(cli_number(time, "steps") == 7);
+    assert_false(path_exists("none"));
+    json_decref(plan);
     free(rows);
     free(model);
 }
@@ -106,16 +162,31 @@ static void plan_needs_no_weights(void **state) {
     assert_true(cli_number(plan, "parameters") == 70553706496.0);
     assert_true(cli_number(cli_member(plan, "bytes"), "weights_mapped") == 2 * 70553706496.0);
     json_decref(plan);
+    char *file = path_join(test_folder(), "config.json");
+    plan = cli_json(ARGS("plan", "--model-config", file, "--json", "--memory-limit", "1T"));
+    assert_true(cli_number(plan, "parameters") == 70553706496.0);
+    /* Two operations for each weight but the embedding's, and a few for adapters and attention. */
+    double token = cli_number(cli_member(cli_member(plan, "flops"), "forward"), "token");
+    assert_true(token > 2 * 69.5e9 && token < 2 * 71e9);
+    json_decref(plan);
+    cli_result refused =
+        cli_run(NULL, ARGS("plan", "--model-config", file, "--data", "rows.jsonl"));
+    assert_int_equal(refused.status, 2);
+    assert_non_null(strstr(strbuf_text(&refused.err), "tokenizer"));
+    cli_free(&refused);
+    free(file);
 }
 
 int main(void) {
     enum { N = sizeof cases / sizeof *cases };
-    struct CMUnitTest tests[N + 2];
+    struct CMUnitTest tests[N + 4];
     for (size_t i = 0; i < N; i++)
         tests[i] = (struct CMUnitTest){.name = cases[i].name,
                                        .test_func = plan_equals_the_run,
                                        .initial_state = (void *)&cases[i]};
     tests[N] = (struct CMUnitTest)cmocka_unit_test(plan_that_does_not_fit);
     tests[N + 1] = (struct CMUnitTest)cmocka_unit_test(plan_needs_no_weights);
-    return _cmocka_run_group_tests("plan", tests, N + 2, NULL, NULL);
+    tests[N + 2] = (struct CMUnitTest)cmocka_unit_test(plan_tells_work_and_time);
+    tests[N + 3] = (struct CMUnitTest)cmocka_unit_test(advice_is_true);
+    return _cmocka_run_group_tests("plan", tests, N + 4, NULL, NULL);
 }

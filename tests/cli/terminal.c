@@ -83,6 +83,20 @@ static void colour_only_where_it_is_wanted(void **state) {
 }
 
 /* A log has whole lines, few of them, and nothing that moves a cursor. */
+/* What a row holds is shown to the terminal, not obeyed by it. */
+static void control_characters_in_rows_are_shown(void **state) {
+    (void)state;
+    static const char row[] = "{\"text\": \"a\\u001b[2Jb\"}\n";
+    char *model = cli_model(), *rows = strdup(test_file("esc.jsonl", row, sizeof row - 1));
+    setenv("TERM", "xterm", 1);
+    strbuf text = run_on_terminal(ARGS("data", "--model", model, "--data", rows));
+    assert_null(strstr(strbuf_text(&text), "\033[2J"));
+    assert_non_null(strstr(strbuf_text(&text), "\\x1b[2J"));
+    strbuf_free(&text);
+    free(rows);
+    free(model);
+}
+
 static void progress_in_a_log(void **state) {
     (void)state;
     char *model = cli_model(), *rows = cli_rows(), *output = cli_path("log");
@@ -119,6 +133,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(progress_is_one_line_that_fits),
         cmocka_unit_test(colour_only_where_it_is_wanted),
+        cmocka_unit_test(control_characters_in_rows_are_shown),
         cmocka_unit_test(progress_in_a_log),
         cmocka_unit_test(quiet_says_nothing_but_the_result),
     };

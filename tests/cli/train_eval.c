@@ -67,6 +67,77 @@ static void eval_agrees_with_the_last_evaluation(void **state) {
     free(model);
 }
 
+/* The profile of a result: its ops' seconds lie inside the whole, and the named op computed. */
+static void assert_profile(const json_t *result, const char *op) {
+    const json_t *profile = cli_member(result, "profile"), *ops = cli_member(profile, "ops");
+    bool found = false;
+    assert_true(json_array_size(ops) > 5);
+    assert_true(cli_number(profile, "seconds_in_ops") > 0);
+    assert_true(cli_number(profile, "seconds_in_ops") <= cli_number(profile, "seconds"));
+    assert_true(cli_number(profile, "peak_gflops") > 0);
+    for (size_t i = 0; i < json_array_size(ops); i++) {
+        const json_t *one = json_array_get(ops, i);
+        if (strcmp(json_string_value(cli_member(one, "op")), op) == 0)
+            found = cli_number(one, "calls") > 0 && cli_number(one, "gflops") > 0 &&
+                    cli_number(one, "of_peak") > 0;
+    }
+    assert_true(found);
+}
+
+/* Looking changes nothing; and without the option there is nothing to see. */
+static void profile_tells_where_time_goes(void **state) {
+    (void)state;
+    char *model = cli_model(), *rows = cli_rows(), *output = cli_path("profiled"),
+         *plain = cli_path("unprofiled");
+    json_t *with = cli_json(ARGS("train", "--model", model, "--data", rows, "--output-dir", output,
+                                 "--max-steps", "2", "--profile", "--json"));
+    json_t *without = cli_json(ARGS("train", "--model", model, "--data", rows, "--output-dir",
+                                    plain, "--max-steps", "2", "--json"));
+    assert_profile(with, "linear_bwd");
+    assert_null(json_object_get(without, "profile"));
+    cli_assert_same_file(output, plain, "adapter_model.safetensors");
+    json_decref(with);
+    json_decref(without);
+    with = cli_json(ARGS("eval", "--model", model, "--data", rows, "--profile", "--json"));
+    assert_profile(with, "attention_fwd");
+    json_decref(with);
+    with = cli_json(ARGS("generate", "--model", model, "--prompt", "A cat", "--max-new-tokens", "4",
+                         "--profile", "--json"));
+    assert_profile(with, "linear_fwd");
+    json_decref(with);
+    cli_result text = cli_ok(ARGS("eval", "--model", model, "--data", rows, "--profile"));
+    assert_non_null(strstr(strbuf_text(&text.out), "of peak"));
+    cli_free(&text);
+    cli_result said = cli_ok(ARGS("generate", "--model", model, "--prompt", "A cat",
+                                  "--max-new-tokens", "4", "--profile"));
+    assert_null(strstr(strbuf_text(&said.out), "of peak"));
+    assert_non_null(strstr(strbuf_text(&said.err), "of peak"));
+    cli_free(&said);
+    free(plain);
+    free(output);
+    free(rows);
+    free(model);
+}
+
+/* The order and the company that rows are passed in change no digit. */
+static void eval_packed_equals_unpacked(void **state) {
+    (void)state;
+    char *model = cli_model(), *rows = cli_rows(), *logits = cli_path("logits.safetensors");
+    json_t *packed = cli_json(ARGS("eval", "--model", model, "--data", rows, "--json"));
+    json_t *alone =
+        cli_json(ARGS("eval", "--model", model, "--data", rows, "--no-packing", "--json"));
+    json_t *in_order =
+        cli_json(ARGS("eval", "--model", model, "--data", rows, "--logits", logits, "--json"));
+    assert_true(cli_number(packed, "loss") == cli_number(alone, "loss"));
+    assert_true(cli_number(packed, "loss") == cli_number(in_order, "loss"));
+    json_decref(packed);
+    json_decref(alone);
+    json_decref(in_order);
+    free(logits);
+    free(rows);
+    free(model);
+}
+
 /* recipe.yaml repeats the run to the last bit. */
 static void recipe_repeats_the_run(void **state) {
     (void)state;
@@ -193,6 +264,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fine_tune_learns_and_leaves_its_files),
         cmocka_unit_test(eval_agrees_with_the_last_evaluation),
+        cmocka_unit_test(profile_tells_where_time_goes),
+        cmocka_unit_test(eval_packed_equals_unpacked),
         cmocka_unit_test(recipe_repeats_the_run),
         cmocka_unit_test(recipe_repeats_other_runs),
         cmocka_unit_test(options_beside_a_description_of_the_adapter),

@@ -22,7 +22,7 @@ typedef struct trial {
 } trial;
 
 static void drop_timings(json_t *document) {
-    static const char *const keys[] = {"seconds", "tokens_per_second", "peak_memory_bytes"};
+    static const char *const keys[] = {"seconds", "tokens_per_second", "peak_memory_bytes", "time"};
     for (size_t i = 0; json_is_object(document) && i < sizeof keys / sizeof *keys; i++)
         json_object_del(document, keys[i]);
 }

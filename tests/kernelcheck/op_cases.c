@@ -180,6 +180,143 @@ static const linear_params linear_transposed = {.lengths = {7, 66, 2},
 static const linear_params linear_transposed_master = {
     .lengths = {257, 3}, .in = 21, .out = 19, .is_transposed = true, .type = N_DTYPES};
 
+/* A sum over k that takes several rounds of packing: 520 rows of 4,100. */
+static const linear_params linear_rounds = {
+    .lengths = {300, 220}, .in = 9, .out = 4100, .type = DTYPE_BF16};
+
+/* More ranks than one block of k. */
+static const linear_params linear_ranks = {.lengths = {31, 9},
+                                           .in = 40,
+                                           .out = 21,
+                                           .type = DTYPE_F32,
+                                           .ranks = {350, 3},
+                                           .term_jobs = {-1, -1}};
+
+/* ---- linear layers that share their input ---- */
+
+enum { GROUP = 3 };
+
+typedef struct group_params {
+    int32_t lengths[OP_SEGMENTS_MAX], jobs[OP_SEGMENTS_MAX];
+    int64_t in, out[GROUP];
+    int32_t ranks[GROUP], term_jobs[GROUP]; /* rank 0: no term */
+    float dropout[GROUP];
+    bool add, has_bias;
+} group_params;
+
+typedef struct group_state {
+    linear_call calls[GROUP];
+    low_rank_term terms[GROUP];
+    int x, dx, dx_start, y[GROUP], dy[GROUP], y_start[GROUP], xa[GROUP], scratch;
+} group_state;
+
+static void build_branch(op_run *run, group_state *state, const group_params *p, int j) {
+    static const char *const names[GROUP][6] = {{"y0", "dy0", "A0", "B0", "dA0", "dB0"},
+                                                {"y1", "dy1", "A1", "B1", "dA1", "dB1"},
+                                                {"y2", "dy2", "A2", "B2", "dA2", "dB2"}};
+    int64_t in = p->in, out = p->out[j], rank = p->ranks[j];
+    state->y[j] = op_array_add_tokens(run, names[j][0], out, ROLE_OUTPUT, -1);
+    state->dy[j] = op_array_add_tokens(run, names[j][1], out, ROLE_COTANGENT, state->y[j]);
+    state->y_start[j] = op_array_add_tokens(run, "y before", out, ROLE_INPUT, -1);
+    linear_call *call = &state->calls[j];
+    call->weight = (weight_ref){.data = op_stored(run, DTYPE_BF16, out * in, 1),
+                                .type = DTYPE_BF16,
+                                .rows = out,
+                                .cols = in,
+                                .row_stride = in};
+    if (p->has_bias)
+        call->bias = op_at(run, op_array_add(run, "bias", out, ROLE_INPUT, -1));
+    state->xa[j] = -1;
+    if (rank == 0)
+        return;
+    int a = op_array_add(run, names[j][2], rank * in, ROLE_INPUT, -1);
+    int b = op_array_add(run, names[j][3], out * rank, ROLE_INPUT, -1);
+    state->terms[j] = (low_rank_term){
+        .a = op_at(run, a),
+        .b = op_at(run, b),
+        .da = op_at(run, op_array_add(run, names[j][4], rank * in, ROLE_GRADIENT, a)),
+        .db = op_at(run, op_array_add(run, names[j][5], out * rank, ROLE_GRADIENT, b)),
+        .scale = 0.5f + (float)j,
+        .rank = p->ranks[j],
+        .job = p->term_jobs[j],
+        .dropout = p->dropout[j],
+        .dropout_stream = 3u + (uint32_t)j};
+    call->terms = &state->terms[j];
+    call->n_terms = 1;
+    state->xa[j] = op_array_add_tokens(run, "xa", rank, ROLE_OUTPUT, -1);
+}
+
+static void build_group(op_run *run, backend *dev, uint64_t seed, const void *params) {
+    const group_params *p = params;
+    op_run_begin(run, dev, seed, p->lengths, p->jobs, 10);
+    group_state *state = calloc(1, sizeof *state);
+    assert(state);
+    run->state = state;
+    run->params = params;
+    state->x = op_array_add_tokens(run, "x", p->in, ROLE_INPUT, -1);
+    state->dx = op_array_add_tokens(run, "dx", p->in, ROLE_GRADIENT, p->add ? -1 : state->x);
+    state->dx_start = op_array_add_tokens(run, "dx before", p->in, ROLE_INPUT, -1);
+    const linear_call *calls[GROUP];
+    for (int j = 0; j < GROUP; j++) {
+        build_branch(run, state, p, j);
+        calls[j] = &state->calls[j];
+    }
+    int64_t scratch = linear_group_scratch_elements(calls, GROUP, run->batch.tokens.n);
+    state->scratch = op_array_add(run, "scratch", scratch, ROLE_INPUT, -1);
+}
+
+static void group_branches(linear_branch *branches, const op_run *run, const int *y) {
+    const group_state *state = run->state;
+    for (int j = 0; j < GROUP; j++)
+        branches[j] = (linear_branch){
+            .call = &state->calls[j], .y = op_at(run, y[j]), .xa = op_at(run, state->xa[j])};
+}
+
+static void forward_group(op_run *run) {
+    const group_state *state = run->state;
+    const group_params *p = run->params;
+    linear_branch branches[GROUP];
+    group_branches(branches, run, state->y);
+    for (int j = 0; j < GROUP; j++)
+        run->dev->ops->copy(run->dev, branches[j].y, op_at(run, state->y_start[j]),
+                            run->batch.tokens.n * p->out[j]);
+    run->dev->ops->linear_group_fwd(run->dev, branches, GROUP, op_at(run, state->x), p->add,
+                                    op_at(run, state->scratch), &run->batch.tokens);
+}
+
+static void backward_group(op_run *run) {
+    const group_state *state = run->state;
+    const group_params *p = run->params;
+    linear_branch branches[GROUP];
+    group_branches(branches, run, state->dy);
+    run->dev->ops->copy(run->dev, op_at(run, state->dx), op_at(run, state->dx_start),
+                        run->batch.tokens.n * p->in);
+    run->dev->ops->linear_group_bwd(run->dev, op_at(run, state->dx), branches, GROUP,
+                                    op_at(run, state->x), p->add, op_at(run, state->scratch),
+                                    &run->batch.tokens);
+}
+
+static const group_params group_qkv = {.lengths = {9, 21},
+                                       .in = 35,
+                                       .out = {37, 18, 5},
+                                       .ranks = {16, 3, 5},
+                                       .term_jobs = {-1, -1, -1},
+                                       .has_bias = true};
+static const group_params group_jobs_add = {.lengths = {7, 12, 3},
+                                            .jobs = {0, 1, 1},
+                                            .in = 22,
+                                            .out = {19, 4, 33},
+                                            .ranks = {4, 0, 6},
+                                            .term_jobs = {1, 0, -1},
+                                            .dropout = {0.25f, 0, 0},
+                                            .add = true};
+static const group_params group_blocks = {.lengths = {301, 260},
+                                          .jobs = {0, 1},
+                                          .in = 403,
+                                          .out = {391, 70, 130},
+                                          .ranks = {16, 8, 16},
+                                          .term_jobs = {-1, 1, -1}};
+
 /* ---- embedding ---- */
 
 typedef struct embed_params {
@@ -830,6 +967,16 @@ const op_case op_cases[] = {
      16, false, false},
     {"linear_transposed_master", build_linear, forward_linear, backward_linear,
      &linear_transposed_master, true, 16, false, false},
+
+    {"linear_rounds", build_linear, forward_linear, backward_linear, &linear_rounds, true, 16, true,
+     false},
+    {"linear_ranks", build_linear, forward_linear, backward_linear, &linear_ranks, true, 16, true,
+     false},
+    {"group_qkv", build_group, forward_group, backward_group, &group_qkv, true, 16, false, false},
+    {"group_jobs_add", build_group, forward_group, backward_group, &group_jobs_add, true, 16, false,
+     false},
+    {"group_blocks", build_group, forward_group, backward_group, &group_blocks, true, 16, true,
+     false},
     {"embed_plain", build_embed, forward_embed, backward_embed, &embed_plain, true, 8, false,
      false},
     {"embed_terms", build_embed, forward_embed, backward_embed, &embed_terms, true, 8, false,

@@ -360,7 +360,7 @@ double model_case_step(model_case *m, bool backward) {
     assert_ok(step_loss(&n, &run, &m->buffers, m->batch, &test_error));
     double *losses = model_case_download(m, m->buffers.loss, n);
     for (int32_t i = 0; i < n; i++)
-        sum += (double)m->batch->weights[m->buffers.labelled[i]] * losses[i];
+        sum += (double)m->batch->weights[m->buffers.labelled.index[i]] * losses[i];
     free(losses);
     if (backward)
         assert_ok(step_backward(&run, &m->buffers, m->batch, &test_error));

@@ -27,23 +27,20 @@ void cpu_matmul(backend *dev, const matmul_call *call) {
         return;
     }
     for (int64_t g = 0; g < times; g++) {
-        gemm_part part = {.a = operand_of(&call->a, g * call->a_step, false),
-                          .b = operand_of(&call->b, g * call->b_step, true),
-                          .k = call->k,
-                          .row_end = call->rows,
-                          .scale = (float)call->scale};
+        gemm_product product = {
+            .c = cpu_array(call->c) + g * call->c_step,
+            .c_stride = call->c_stride,
+            .rows = call->rows,
+            .cols = call->cols,
+            .a = {.a = operand_of(&call->a, g * call->a_step, false), .k = call->k},
+            .b = operand_of(&call->b, g * call->b_step, true),
+            .scale = (float)call->scale,
+            .add = add};
         if (call->tokens) {
-            part.cuts = call->tokens->grid;
-            part.n_cuts = call->tokens->n_grid;
+            product.a.cuts = call->tokens->grid;
+            product.a.n_cuts = call->tokens->n_grid;
         }
-        gemm_call product = {.c = cpu_array(call->c) + g * call->c_step,
-                             .c_stride = call->c_stride,
-                             .rows = call->rows,
-                             .cols = call->cols,
-                             .parts = &part,
-                             .n_parts = 1,
-                             .add = add};
-        gemm_run(cpu_of(dev), &product);
+        gemm_product_run(cpu_of(dev), &product);
     }
 }
 

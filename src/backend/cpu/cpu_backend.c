@@ -12,16 +12,17 @@
 enum { HUGE_PAGE = 2 << 20 };
 
 void *cpu_memory(size_t bytes) {
-    /* Large arrays are aligned to huge pages and ask for them: matrix products walk many rows at
-     * once, and 4 KiB pages would miss the TLB. */
-    size_t alignment = bytes >= 4 * (size_t)HUGE_PAGE ? HUGE_PAGE : LAYOUT_ALIGNMENT, padded;
+    /* Large arrays, and those of whole huge pages, are aligned to them and ask for them: matrix
+     * products walk many rows at once, and 4 KiB pages would miss the TLB. */
+    bool is_huge = bytes >= 4 * (size_t)HUGE_PAGE || (bytes && bytes % HUGE_PAGE == 0);
+    size_t alignment = is_huge ? HUGE_PAGE : LAYOUT_ALIGNMENT, padded;
     if (!size_add(&padded, bytes ? bytes : 1, alignment - 1))
         return NULL;
     padded &= ~(alignment - 1);
     void *memory = aligned_alloc(alignment, padded);
     if (!memory)
         return NULL;
-    if (alignment == HUGE_PAGE)
+    if (is_huge)
         madvise(memory, padded, MADV_HUGEPAGE); /* a wish: no harm when refused */
     memset(memory, 0, bytes);
     return memory;
@@ -80,6 +81,7 @@ static void cpu_destroy(backend *dev) {
     cpu_backend *cpu = cpu_of(dev);
     thread_team_destroy(&cpu->team);
     free(cpu->scratch);
+    free(cpu->packed);
     free(cpu->embed_scratch);
     free(cpu->partial_sums);
     free(cpu);
@@ -98,6 +100,8 @@ static const op_table cpu_ops = {
     .norm_bwd = cpu_norm_bwd,
     .linear_fwd = cpu_linear_fwd,
     .linear_bwd = cpu_linear_bwd,
+    .linear_group_fwd = cpu_linear_group_fwd,
+    .linear_group_bwd = cpu_linear_group_bwd,
     .rope = cpu_rope,
     .attention_fwd = cpu_attention_fwd,
     .attention_bwd = cpu_attention_bwd,
@@ -142,7 +146,8 @@ static int32_t threads_of(int32_t n_threads) {
 }
 
 size_t backend_cpu_workspace_bytes(int32_t n_threads) {
-    return (size_t)threads_of(n_threads) * CPU_SCRATCH_BYTES + embed_bytes + partial_bytes;
+    return (size_t)threads_of(n_threads) * CPU_SCRATCH_BYTES + CPU_PACKED_BYTES + embed_bytes +
+           partial_bytes;
 }
 
 graft_status backend_create_cpu(backend **out, int32_t n_threads, const cpu_features *features,
@@ -163,9 +168,10 @@ graft_status backend_create_cpu(backend **out, int32_t n_threads, const cpu_feat
                          .gemm = kernels->gemm,
                          .rows = kernels->rows,
                          .scratch = cpu_memory((size_t)n_threads * CPU_SCRATCH_BYTES),
+                         .packed = cpu_memory(CPU_PACKED_BYTES),
                          .embed_scratch = cpu_memory(embed_bytes),
                          .partial_sums = cpu_memory(partial_bytes)};
-    if (!cpu->scratch || !cpu->embed_scratch || !cpu->partial_sums) {
+    if (!cpu->scratch || !cpu->packed || !cpu->embed_scratch || !cpu->partial_sums) {
         cpu_destroy(&cpu->base);
         return error_memory(err, workspace_bytes, "the CPU backend's workspace");
     }

@@ -11,12 +11,14 @@ typedef struct cpu_backend {
     const gemm_kernels *gemm;
     const row_kernels *rows;
     unsigned char *scratch; /* [n_threads][CPU_SCRATCH_BYTES], 64-byte aligned */
+    float *packed;          /* [CPU_PACKED_BYTES / 4] of a product under way (gemm.c) */
     float *embed_scratch;   /* [GRID_TOKENS, CPU_EMBED_RANKS] */
     double *partial_sums;   /* [CPU_PARTIAL_SUMS] */
 } cpu_backend;
 
 enum {
     CPU_SCRATCH_BYTES = 1 << 20, /* of one thread; ops assert that they fit */
+    CPU_PACKED_BYTES = 2 << 20,
     CPU_PARTIAL_SUMS = 4096,
     CPU_EMBED_RANKS = 64,     /* of an embedding term, worked on at a time */
     CPU_TASK_ELEMENTS = 16384 /* elementwise work of one task: a few microseconds */
@@ -85,6 +87,12 @@ void cpu_norm_bwd(backend *, device_array *dx, const device_array *dy, const dev
                   const device_array *rstd, const norm_call *, int32_t per_token, int64_t cols,
                   bool add, const token_rows *);
 
+void cpu_linear_group_fwd(backend *, const linear_branch *, int32_t n_branches,
+                          const device_array *x, bool add, device_array *scratch,
+                          const token_rows *);
+void cpu_linear_group_bwd(backend *, device_array *dx, const linear_branch *, int32_t n_branches,
+                          const device_array *x, bool add, device_array *scratch,
+                          const token_rows *);
 void cpu_linear_fwd(backend *, device_array *y, device_array *xa, const device_array *x,
                     const linear_call *, bool add, device_array *scratch, const token_rows *);
 void cpu_linear_bwd(backend *, device_array *dx, const device_array *dy, const device_array *x,

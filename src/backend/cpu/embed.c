@@ -105,38 +105,29 @@ static void add_db(const embed_block *k, float *xa) {
         for (int32_t t = 0; t < k->n; t++)
             xa[t * k->n_ranks + r] = a[(k->first_rank + r) * k->vocab + k->ids[t]];
     const int32_t cuts[2] = {0, k->n};
-    gemm_part part = {.a = {k->dy, DTYPE_F32, k->cols, true},
-                      .b = {xa, DTYPE_F32, k->n_ranks, true},
-                      .k = k->n,
-                      .cuts = cuts,
-                      .n_cuts = 1,
-                      .row_end = k->cols,
-                      .scale = k->term->scale};
-    gemm_call call = {.c = cpu_array(k->term->db) + k->first_rank,
-                      .c_stride = k->term->rank,
-                      .rows = k->cols,
-                      .cols = k->n_ranks,
-                      .parts = &part,
-                      .n_parts = 1,
-                      .add = true};
-    gemm_run(k->cpu, &call);
+    gemm_product product = {.c = cpu_array(k->term->db) + k->first_rank,
+                            .c_stride = k->term->rank,
+                            .rows = k->n_ranks,
+                            .cols = k->cols,
+                            .a = {{xa, DTYPE_F32, k->n_ranks, true}, k->n, cuts, 1},
+                            .b = {k->dy, DTYPE_F32, k->cols, true},
+                            .scale = k->term->scale,
+                            .add = true,
+                            .is_turned = true};
+    gemm_product_run(k->cpu, &product);
 }
 
 /* da [rank, vocab] += (scale dy B) by id */
 static void add_da(const embed_block *k, float *d_xa) {
     const float *b = cpu_array_const(k->term->b) + k->first_rank;
-    gemm_part part = {.a = {k->dy, DTYPE_F32, k->cols, false},
-                      .b = {b, DTYPE_F32, k->term->rank, true},
-                      .k = k->cols,
-                      .row_end = k->n,
-                      .scale = k->term->scale};
-    gemm_call call = {.c = d_xa,
-                      .c_stride = k->n_ranks,
-                      .rows = k->n,
-                      .cols = k->n_ranks,
-                      .parts = &part,
-                      .n_parts = 1};
-    gemm_run(k->cpu, &call);
+    gemm_product product = {.c = d_xa,
+                            .c_stride = k->n_ranks,
+                            .rows = k->n,
+                            .cols = k->n_ranks,
+                            .a = {.a = {k->dy, DTYPE_F32, k->cols, false}, .k = k->cols},
+                            .b = {b, DTYPE_F32, k->term->rank, true},
+                            .scale = k->term->scale};
+    gemm_product_run(k->cpu, &product);
     float *da = cpu_array(k->term->da);
     for (int32_t r = 0; r < k->n_ranks; r++)
         for (int32_t t = 0; t < k->n; t++)

@@ -4,15 +4,9 @@
 
 enum { ROWS = 6, COLS = 16, WIDTH = 8 };
 
-/* rows is a constant wherever this is inlined, so that the sums stay in registers. */
-ALWAYS_INLINE void tile_of(float *c, int64_t c_stride, const float *a, const float *b, int32_t k,
-                           const int32_t rows, float scale, bool add) {
-    __m256 low[ROWS], high[ROWS];
-#pragma GCC unroll 16
-    for (int32_t r = 0; r < rows; r++) {
-        low[r] = high[r] = _mm256_setzero_ps();
-        _mm_prefetch((const char *)(c + r * c_stride), _MM_HINT_T0);
-    }
+/* sums += a b. rows is a constant wherever this is inlined, so that the sums stay in registers. */
+ALWAYS_INLINE void sums_add(__m256 low[ROWS], __m256 high[ROWS], const float *a, const float *b,
+                            int32_t k, const int32_t rows) {
     for (int32_t i = 0; i < k; i++) {
         __m256 b_low = _mm256_loadu_ps(b), b_high = _mm256_loadu_ps(b + WIDTH);
 #pragma GCC unroll 16
@@ -24,13 +18,24 @@ ALWAYS_INLINE void tile_of(float *c, int64_t c_stride, const float *a, const flo
         a += ROWS;
         b += COLS;
     }
-    __m256 factor = _mm256_set1_ps(scale);
+}
+
+ALWAYS_INLINE void tile_of(const gemm_tile *t, const int32_t rows) {
+    __m256 low[ROWS], high[ROWS];
 #pragma GCC unroll 16
     for (int32_t r = 0; r < rows; r++) {
-        float *row = c + r * c_stride;
+        low[r] = high[r] = _mm256_setzero_ps();
+        _mm_prefetch((const char *)(t->c + r * t->c_stride), _MM_HINT_T0);
+    }
+    sums_add(low, high, t->a, t->b, t->k, rows);
+    sums_add(low, high, t->a_tail, t->b_tail, t->k_tail, rows);
+    __m256 factor = _mm256_set1_ps(t->scale);
+#pragma GCC unroll 16
+    for (int32_t r = 0; r < rows; r++) {
+        float *row = t->c + r * t->c_stride;
         low[r] = _mm256_mul_ps(factor, low[r]);
         high[r] = _mm256_mul_ps(factor, high[r]);
-        if (add) {
+        if (t->add) {
             low[r] = _mm256_add_ps(_mm256_loadu_ps(row), low[r]);
             high[r] = _mm256_add_ps(_mm256_loadu_ps(row + WIDTH), high[r]);
         }
@@ -39,26 +44,25 @@ ALWAYS_INLINE void tile_of(float *c, int64_t c_stride, const float *a, const flo
     }
 }
 
-static void tile(float *c, int64_t c_stride, const float *a, const float *b, int32_t k,
-                 int32_t rows, float scale, bool add) {
-    switch (rows) {
+static void tile(const gemm_tile *t) {
+    switch (t->rows) {
     case 1:
-        tile_of(c, c_stride, a, b, k, 1, scale, add);
+        tile_of(t, 1);
         return;
     case 2:
-        tile_of(c, c_stride, a, b, k, 2, scale, add);
+        tile_of(t, 2);
         return;
     case 3:
-        tile_of(c, c_stride, a, b, k, 3, scale, add);
+        tile_of(t, 3);
         return;
     case 4:
-        tile_of(c, c_stride, a, b, k, 4, scale, add);
+        tile_of(t, 4);
         return;
     case 5:
-        tile_of(c, c_stride, a, b, k, 5, scale, add);
+        tile_of(t, 5);
         return;
     default:
-        tile_of(c, c_stride, a, b, k, ROWS, scale, add);
+        tile_of(t, ROWS);
         return;
     }
 }

@@ -20,13 +20,6 @@ ALWAYS_INLINE __m256 load8(const void *source, dtype type, int64_t at) {
     return _mm256_cvtph_ps(half);
 }
 
-/* An address past the matrix is no fault for a prefetch; it is formed as a number, not as a
- * pointer. */
-ALWAYS_INLINE void prefetch(const void *source, dtype type, int64_t at) {
-    uintptr_t address = (uintptr_t)source + (uintptr_t)at * (type == DTYPE_F32 ? 4 : 2);
-    _mm_prefetch((const char *)address, _MM_HINT_T1);
-}
-
 ALWAYS_INLINE float load1(const void *source, dtype type, int64_t at) {
     if (type == DTYPE_F32)
         return ((const float *)source)[at];
@@ -89,21 +82,13 @@ ALWAYS_INLINE void pack_rows(float *panel, const void *source, dtype type, int64
                              int32_t n, int32_t k, const int32_t width) {
     int32_t j = 0;
     for (; type == DTYPE_BF16 && j + 16 <= k; j += 16)
-        for (int32_t first = 0; first < width; first += 8) {
-            if (j % 32 == 0)
-                for (int32_t i = first; i < first + 8; i++)
-                    prefetch(source, type, (i + width) * stride + j);
+        for (int32_t first = 0; first < width; first += 8)
             pack_pairs_bf16(panel + j * width + first,
                             (const uint16_t *)source + first * stride + j, stride, n - first, width,
                             width - first);
-        }
     for (; j + 8 <= k; j += 8)
         for (int32_t first = 0; first < width; first += 8) {
             __m256 block[8];
-            if (j % 32 ==
-                0) /* the rows of the next panel, which is packed when this one has been used */
-                for (int32_t i = first; i < first + 8; i++)
-                    prefetch(source, type, (i + width) * stride + j);
             for (int32_t i = 0; i < 8; i++)
                 block[i] = first + i < n ? load8(source, type, (first + i) * stride + j)
                                          : _mm256_setzero_ps();

@@ -7,11 +7,10 @@ enum { ROWS = 4, COLS = 8, WIDTH = 4 };
 
 typedef float vector4 __attribute__((vector_size(16)));
 
-static inline __attribute__((always_inline)) void tile_of(float *c, int64_t c_stride,
-                                                          const float *a, const float *b, int32_t k,
-                                                          const int32_t rows, float scale,
-                                                          bool add) {
-    vector4 sums[ROWS][COLS / WIDTH] = {0};
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+ALWAYS_INLINE void sums_add(vector4 sums[ROWS][COLS / WIDTH], const float *a, const float *b,
+                            int32_t k, const int32_t rows) {
     for (int32_t i = 0; i < k; i++) {
         vector4 columns[COLS / WIDTH];
         memcpy(columns, b + (int64_t)i * COLS, sizeof columns);
@@ -19,31 +18,37 @@ static inline __attribute__((always_inline)) void tile_of(float *c, int64_t c_st
             for (int32_t v = 0; v < COLS / WIDTH; v++)
                 sums[r][v] += a[i * ROWS + r] * columns[v];
     }
+}
+
+ALWAYS_INLINE void tile_of(const gemm_tile *t, const int32_t rows) {
+    vector4 sums[ROWS][COLS / WIDTH] = {0};
+    sums_add(sums, t->a, t->b, t->k, rows);
+    sums_add(sums, t->a_tail, t->b_tail, t->k_tail, rows);
     for (int32_t r = 0; r < rows; r++)
         for (int32_t v = 0; v < COLS / WIDTH; v++) {
-            vector4 value = scale * sums[r][v], old;
-            if (add) {
-                memcpy(&old, c + r * c_stride + v * WIDTH, sizeof old);
+            float *c = t->c + r * t->c_stride + v * WIDTH;
+            vector4 value = t->scale * sums[r][v], old;
+            if (t->add) {
+                memcpy(&old, c, sizeof old);
                 value += old;
             }
-            memcpy(c + r * c_stride + v * WIDTH, &value, sizeof value);
+            memcpy(c, &value, sizeof value);
         }
 }
 
-static void tile(float *c, int64_t c_stride, const float *a, const float *b, int32_t k,
-                 int32_t rows, float scale, bool add) {
-    switch (rows) {
+static void tile(const gemm_tile *t) {
+    switch (t->rows) {
     case 1:
-        tile_of(c, c_stride, a, b, k, 1, scale, add);
+        tile_of(t, 1);
         return;
     case 2:
-        tile_of(c, c_stride, a, b, k, 2, scale, add);
+        tile_of(t, 2);
         return;
     case 3:
-        tile_of(c, c_stride, a, b, k, 3, scale, add);
+        tile_of(t, 3);
         return;
     default:
-        tile_of(c, c_stride, a, b, k, 4, scale, add);
+        tile_of(t, ROWS);
         return;
     }
 }

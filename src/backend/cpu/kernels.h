@@ -6,18 +6,29 @@
 
 #include "backend/ops.h"
 
-/* Products C (+)= scale A B of packed panels. A panel of A holds tile_rows rows as [k][tile_rows];
- * one of B holds tile_cols columns as [k][tile_cols]. What a panel lacks is zero. */
+/* A tile of a product: c [rows <= tile_rows, tile_cols] (+)= scale (a b + a_tail b_tail) of packed
+ * panels. */
+typedef struct gemm_tile {
+    float *c;
+    int64_t c_stride;
+    const float *a, *b;
+    const float *a_tail, *b_tail; /* k_tail 0: none */
+    int32_t k, k_tail, rows;
+    float scale;
+    bool add;
+} gemm_tile;
+
+/* Products of packed panels. A panel of A holds tile_rows rows as [k][tile_rows]; one of B holds
+ * tile_cols columns as [k][tile_cols]. What a panel lacks is zero. */
 typedef struct gemm_kernels {
     const char *name;
     int32_t tile_rows, tile_cols;
     int32_t k_block; /* longest sum between two visits of C */
 
-    /* c [rows <= tile_rows, tile_cols]. Each element is one chain acc = acc + a[k] b[k] over k = 0,
-     * 1, ... from zero, then c = add ? c + scale acc : scale acc: the same for every place in a
-     * tile and every number of rows. */
-    void (*tile)(float *c, int64_t c_stride, const float *a, const float *b, int32_t k,
-                 int32_t rows, float scale, bool add);
+    /* Each element is one chain acc = acc + a[k] b[k] over k = 0, 1, ... and then over the tail,
+     * from zero; then c = add ? c + scale acc : scale acc: the same for every place in a tile and
+     * every number of rows. */
+    void (*tile)(const gemm_tile *);
 
     /* Packing. `rows`: the operand's element [i, k] is at i * stride + k; `cols`: at k * stride +
      * i. n <= tile_rows or tile_cols. A is f32; B any weight type. */

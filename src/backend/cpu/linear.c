@@ -3,41 +3,44 @@
 #include <assert.h>
 #include <string.h>
 
-/* A call with its arrays, and where its terms' columns of xa and scratch begin. */
+/* Layers with one input, carried out together: how wide their terms' xa are, and where the parts of
+ * scratch lie: d_xa of every branch [n, its ranks], then dropped [n, in]. */
 typedef struct linear_run {
     cpu_backend *cpu;
-    const linear_call *call;
+    const linear_branch *branches;
+    int32_t n_branches, n_terms;
     const token_rows *tokens;
-    int64_t n, in, out, ranks;
+    int64_t n, in, ranks;
 } linear_run;
 
-/* A product under way: parts are gathered and run together, so that each tile of c is visited once
- * for all of them. */
-enum { PARTS_MAX = 32 };
-typedef struct product {
-    cpu_backend *cpu;
-    float *c; /* [rows, cols] */
-    int64_t rows, cols;
-    bool add;
-    gemm_part parts[PARTS_MAX];
-    int32_t n_parts;
-} product;
+static int64_t ranks_of(const linear_call *call) {
+    int64_t ranks = 0;
+    for (int32_t i = 0; i < call->n_terms; i++)
+        ranks += call->terms[i].rank;
+    return ranks;
+}
 
-static linear_run linear_run_of(backend *dev, const linear_call *call, const token_rows *tokens) {
+static linear_run linear_run_of(backend *dev, const linear_branch *branches, int32_t n_branches,
+                                const token_rows *tokens) {
+    assert(n_branches > 0 && n_branches <= LINEAR_BRANCHES_MAX);
     linear_run run = {.cpu = cpu_of(dev),
-                      .call = call,
+                      .branches = branches,
+                      .n_branches = n_branches,
                       .tokens = tokens,
                       .n = tokens->n,
-                      .in = call->weight.cols,
-                      .out = call->weight.rows};
-    for (int32_t i = 0; i < call->n_terms; i++)
-        run.ranks += call->terms[i].rank;
+                      .in = branches[0].call->weight.cols};
+    for (int32_t j = 0; j < n_branches; j++) {
+        assert(branches[j].call->weight.cols == run.in);
+        run.n_terms += branches[j].call->n_terms;
+        run.ranks += ranks_of(branches[j].call);
+    }
+    assert(run.n_terms <= LINEAR_TERMS_MAX);
     return run;
 }
 
-/* The part of scratch behind the terms' columns; without terms there may be no scratch at all. */
+/* Without terms there may be no scratch at all. */
 static float *dropped_rows(const linear_run *run, device_array *scratch) {
-    return scratch ? cpu_array(scratch) + 2 * run->n * run->ranks : NULL;
+    return scratch ? cpu_array(scratch) + run->n * run->ranks : NULL;
 }
 
 static bool is_dropping(const low_rank_term *term, const token_rows *tokens) {
@@ -65,7 +68,8 @@ static gemm_operand weight_operand(const weight_ref *w, bool is_over_rows) {
 typedef struct bias_context {
     cpu_backend *cpu;
     float *y;
-    const linear_run *run;
+    const linear_call *call;
+    const token_rows *tokens;
     bool add;
     pieces rows;
 } bias_context;
@@ -73,19 +77,18 @@ typedef struct bias_context {
 static void bias_task(void *context, int64_t i, int32_t thread) {
     (void)thread;
     const bias_context *c = context;
-    const linear_call *call = c->run->call;
     const row_kernels *rows = c->cpu->rows;
-    int64_t out = c->run->out;
+    int64_t out = c->call->weight.rows;
     for (int64_t t = piece_begin(&c->rows, i); t < piece_end(&c->rows, i); t++) {
         float *y = c->y + t * out;
         if (!c->add)
             rows->fill(y, 0, out);
-        if (call->bias)
-            rows->add(y, cpu_array_const(call->bias), out);
-        for (int32_t j = 0; j < call->n_terms; j++) {
-            const low_rank_term *term = &call->terms[j];
+        if (c->call->bias)
+            rows->add(y, cpu_array_const(c->call->bias), out);
+        for (int32_t j = 0; j < c->call->n_terms; j++) {
+            const low_rank_term *term = &c->call->terms[j];
             int32_t begin, end;
-            cpu_term_rows(&begin, &end, term, c->run->tokens);
+            cpu_term_rows(&begin, &end, term, c->tokens);
             if (term->bias && t >= begin && t < end)
                 rows->add_scaled(y, cpu_array_const(term->bias), term->scale, out);
         }
@@ -93,14 +96,18 @@ static void bias_task(void *context, int64_t i, int32_t thread) {
 }
 
 /* y (+)= every bias; false when there is none and y was left alone. */
-static bool add_biases(const linear_run *run, float *y, bool add) {
-    bool has_bias = run->call->bias != NULL;
-    for (int32_t i = 0; i < run->call->n_terms; i++)
-        has_bias = has_bias || run->call->terms[i].bias;
+static bool add_biases(const linear_run *run, float *y, const linear_call *call, bool add) {
+    bool has_bias = call->bias != NULL;
+    for (int32_t i = 0; i < call->n_terms; i++)
+        has_bias = has_bias || call->terms[i].bias;
     if (!has_bias)
         return false;
-    bias_context context = {
-        .cpu = run->cpu, .y = y, .run = run, .add = add, .rows = pieces_of_rows(run->n, run->out)};
+    bias_context context = {.cpu = run->cpu,
+                            .y = y,
+                            .call = call,
+                            .tokens = run->tokens,
+                            .add = add,
+                            .rows = pieces_of_rows(run->n, call->weight.rows)};
     cpu_run_tasks(run->cpu, context.rows.count, bias_task, &context);
     return true;
 }
@@ -152,203 +159,262 @@ static void run_dropout(const linear_run *run, float *y, const float *x, const l
 
 /* ---- forward ---- */
 
-/* One term's part of a product with a [n, k] from row `begin` and b. */
-static gemm_part term_part(const low_rank_term *term, const token_rows *tokens, gemm_operand a,
-                           gemm_operand b, int64_t k, float scale) {
-    int32_t begin, end;
-    cpu_term_rows(&begin, &end, term, tokens);
-    a.data = (const float *)a.data + begin * a.stride;
-    return (gemm_part){.a = a, .b = b, .k = k, .row_begin = begin, .row_end = end, .scale = scale};
-}
-
-static void product_run(product *p) {
-    gemm_call call = {.c = p->c,
-                      .c_stride = p->cols,
-                      .rows = p->rows,
-                      .cols = p->cols,
-                      .parts = p->parts,
-                      .n_parts = p->n_parts,
-                      .add = p->add};
-    if (p->n_parts)
-        gemm_run(p->cpu, &call);
-    p->n_parts = 0;
-    p->add = true;
-}
-
-static void product_add(product *p, const gemm_part *part) {
-    if (p->n_parts == PARTS_MAX)
-        product_run(p);
-    p->parts[p->n_parts++] = *part;
-}
-
-/* c [the term's rows, rank], every `ranks` elements a row, = scale x b; other rows are zero. */
-static void run_thin(const linear_run *run, float *c, const low_rank_term *term, gemm_operand x,
-                     gemm_operand b, int64_t k, float scale) {
+/* A term as the products want it, but for what differs between forward and backward. xa: column 0
+ * of the term, every `ranks` elements a row; rows of other jobs become zero. */
+static gemm_low_rank low_rank_of(const linear_run *run, const low_rank_term *term, float *xa,
+                                 int64_t ranks) {
     int32_t begin, end;
     cpu_term_rows(&begin, &end, term, run->tokens);
     for (int64_t t = 0; t < run->n; t++)
         if (t < begin || t >= end)
-            memset(c + t * run->ranks, 0, (size_t)term->rank * sizeof *c);
-    gemm_part part = term_part(term, run->tokens, x, b, k, scale);
-    part.row_end -= part.row_begin;
-    part.row_begin = 0;
-    gemm_call call = {.c = c + begin * run->ranks,
-                      .c_stride = run->ranks,
-                      .rows = part.row_end,
-                      .cols = term->rank,
-                      .parts = &part,
-                      .n_parts = 1};
-    gemm_run(run->cpu, &call);
+            memset(xa + t * ranks, 0, (size_t)term->rank * sizeof *xa);
+    return (gemm_low_rank){
+        .xa = xa, .xa_stride = ranks, .rank = term->rank, .row_begin = begin, .row_end = end};
 }
 
-void cpu_linear_fwd(backend *dev, device_array *y, device_array *xa_, const device_array *x_,
-                    const linear_call *call, bool add, device_array *scratch,
-                    const token_rows *tokens) {
-    linear_run run = linear_run_of(dev, call, tokens);
-    float *xa = cpu_array(xa_), *dropped = dropped_rows(&run, scratch);
-    const float *x = cpu_array_const(x_);
-    product p = {.cpu = run.cpu, .c = cpu_array(y), .rows = run.n, .cols = run.out};
-    p.add = add_biases(&run, p.c, add) || add;
-    gemm_part base = {.a = rows_operand(x, run.in),
-                      .b = weight_operand(&call->weight, false),
-                      .k = run.in,
-                      .row_end = run.n,
-                      .scale = 1};
-    product_add(&p, &base);
-    for (int32_t i = 0; i < call->n_terms; i++) {
-        const low_rank_term *term = &call->terms[i];
-        bool drops = is_dropping(term, tokens);
-        if (drops)
-            run_dropout(&run, dropped, x, term, false);
-        run_thin(&run, xa, term, rows_operand(drops ? dropped : x, run.in),
-                 rows_operand(cpu_array_const(term->a), run.in), run.in, 1);
-        gemm_part part =
-            term_part(term, tokens, rows_operand(xa, run.ranks),
-                      rows_operand(cpu_array_const(term->b), term->rank), term->rank, term->scale);
-        product_add(&p, &part);
+/* xa of a term whose input is dropped, made aside. */
+static void run_dropped_xa(const linear_run *run, const low_rank_term *term,
+                           const gemm_low_rank *low_rank, float *dropped, const float *x) {
+    run_dropout(run, dropped, x, term, false);
+    gemm_product product = {
+        .c = low_rank->xa + low_rank->row_begin * low_rank->xa_stride,
+        .c_stride = low_rank->xa_stride,
+        .rows = low_rank->row_end - low_rank->row_begin,
+        .cols = term->rank,
+        .a = {.a = rows_operand(dropped + low_rank->row_begin * run->in, run->in), .k = run->in},
+        .b = rows_operand(cpu_array_const(term->a), run->in),
+        .scale = 1};
+    gemm_product_run(run->cpu, &product);
+}
+
+/* The forward terms of branch j, in to. */
+static void forward_terms(const linear_run *run, gemm_low_rank *to, int32_t j, const float *x,
+                          float *dropped) {
+    const linear_branch *branch = &run->branches[j];
+    int64_t ranks = ranks_of(branch->call);
+    float *xa = cpu_array(branch->xa);
+    for (int32_t i = 0; i < branch->call->n_terms; i++) {
+        const low_rank_term *term = &branch->call->terms[i];
+        to[i] = low_rank_of(run, term, xa, ranks);
+        to[i].thin = rows_operand(cpu_array_const(term->a), run->in);
+        to[i].thin_scale = 1;
+        to[i].target = j;
+        to[i].b = rows_operand(cpu_array_const(term->b), term->rank);
+        to[i].scale = term->scale;
+        if (is_dropping(term, run->tokens)) {
+            to[i].source = -1;
+            run_dropped_xa(run, term, &to[i], dropped, x);
+        }
         xa += term->rank;
     }
-    product_run(&p);
+}
+
+void cpu_linear_group_fwd(backend *dev, const linear_branch *branches, int32_t n_branches,
+                          const device_array *x_, bool add, device_array *scratch,
+                          const token_rows *tokens) {
+    linear_run run = linear_run_of(dev, branches, n_branches, tokens);
+    const float *x = cpu_array_const(x_);
+    gemm_source source = {.a = rows_operand(x, run.in), .k = run.in};
+    gemm_operand weights[LINEAR_BRANCHES_MAX];
+    gemm_target targets[LINEAR_BRANCHES_MAX];
+    gemm_low_rank low_rank[LINEAR_TERMS_MAX];
+    int32_t n_low_rank = 0;
+    for (int32_t j = 0; j < n_branches; j++) {
+        const linear_call *call = branches[j].call;
+        float *y = cpu_array(branches[j].y);
+        weights[j] = weight_operand(&call->weight, false);
+        targets[j] = (gemm_target){.c = y,
+                                   .c_stride = call->weight.rows,
+                                   .cols = call->weight.rows,
+                                   .b = &weights[j],
+                                   .scale = 1,
+                                   .add = add_biases(&run, y, call, add) || add};
+        forward_terms(&run, low_rank + n_low_rank, j, x, dropped_rows(&run, scratch));
+        n_low_rank += call->n_terms;
+    }
+    gemm_call call = {.rows = run.n,
+                      .sources = &source,
+                      .targets = targets,
+                      .low_rank = low_rank,
+                      .n_sources = 1,
+                      .n_targets = n_branches,
+                      .n_low_rank = n_low_rank};
+    gemm_run(run.cpu, &call);
+}
+
+void cpu_linear_fwd(backend *dev, device_array *y, device_array *xa, const device_array *x,
+                    const linear_call *call, bool add, device_array *scratch,
+                    const token_rows *tokens) {
+    const linear_branch branch = {.call = call, .y = y, .xa = xa};
+    cpu_linear_group_fwd(dev, &branch, 1, x, add, scratch, tokens);
 }
 
 /* ---- backward ---- */
 
-/* c [rows, cols] += scale a^T b, summed over tokens begin .. end on the grid; a [n, rows], b [n,
- * cols] by stride. */
-static void run_gradient(const linear_run *run, float *c, int64_t rows, int64_t cols,
-                         const float *a, int64_t a_stride, const float *b, int64_t b_stride,
-                         int32_t begin, int32_t end, float scale) {
+/* c [rows, cols] (turned: [cols, rows]) += scale a^T b, summed over tokens begin .. end on the
+ * grid; a [n, rows], b [n, cols] by stride. The operand with fewer columns should be a. */
+static void run_gradient(const linear_run *run, gemm_product *product, const float *a,
+                         int64_t a_stride, const float *b, int64_t b_stride, int32_t begin,
+                         int32_t end) {
     int32_t first, last;
     cpu_grid_of(&first, &last, run->tokens, begin, end);
     if (first == last)
         return;
-    gemm_part part = {.a = k_major_operand(a + begin * a_stride, a_stride),
-                      .b = k_major_operand(b + begin * b_stride, b_stride),
-                      .k = end - begin,
-                      .cuts = run->tokens->grid + first,
-                      .n_cuts = last - first,
-                      .row_end = rows,
-                      .scale = scale};
-    product p = {.cpu = run->cpu, .c = c, .rows = rows, .cols = cols, .add = true};
-    product_add(&p, &part);
-    product_run(&p);
+    product->a = (gemm_source){.a = k_major_operand(a + begin * a_stride, a_stride),
+                               .k = end - begin,
+                               .cuts = run->tokens->grid + first,
+                               .n_cuts = last - first};
+    product->b = k_major_operand(b + begin * b_stride, b_stride);
+    product->add = true;
+    gemm_product_run(run->cpu, product);
 }
 
-/* Gradients of one term's own tensors; input [n, in], d_xa [n, rank] by run->ranks. */
-static void term_gradients(const linear_run *run, const low_rank_term *term, const float *dy,
-                           const float *input, const float *xa, const float *d_xa) {
+/* Gradients of one term's own tensors; input [n, in]; xa, d_xa [n, rank] every `ranks` elements. */
+static void term_gradients(const linear_run *run, const low_rank_term *term, int64_t out,
+                           const float *dy, const float *input, const float *xa, const float *d_xa,
+                           int64_t ranks) {
     int32_t begin, end;
     cpu_term_rows(&begin, &end, term, run->tokens);
-    if (term->db)
-        run_gradient(run, cpu_array(term->db), run->out, term->rank, dy, run->out, xa, run->ranks,
-                     begin, end, term->scale);
-    if (term->da)
-        run_gradient(run, cpu_array(term->da), term->rank, run->in, d_xa, run->ranks, input,
-                     run->in, begin, end, 1);
+    if (term->db) {
+        gemm_product db = {.c = cpu_array(term->db),
+                           .c_stride = term->rank,
+                           .rows = term->rank,
+                           .cols = out,
+                           .scale = term->scale,
+                           .is_turned = true};
+        run_gradient(run, &db, xa, ranks, dy, out, begin, end);
+    }
+    if (term->da) {
+        gemm_product da = {.c = cpu_array(term->da),
+                           .c_stride = run->in,
+                           .rows = term->rank,
+                           .cols = run->in,
+                           .scale = 1};
+        run_gradient(run, &da, d_xa, ranks, input, run->in, begin, end);
+    }
     if (term->dbias)
-        cpu_sum_rows(run->cpu, cpu_array(term->dbias), dy, run->out, term->scale, run->tokens,
-                     begin, end);
-}
-
-/* The part d_xa A of dx. */
-static gemm_part dx_part(const linear_run *run, const low_rank_term *term, const float *d_xa) {
-    return term_part(term, run->tokens, rows_operand(d_xa, run->ranks),
-                     k_major_operand(cpu_array_const(term->a), run->in), term->rank, 1);
+        cpu_sum_rows(run->cpu, cpu_array(term->dbias), dy, out, term->scale, run->tokens, begin,
+                     end);
 }
 
 /* dx += mask (d_xa A), for a term whose input was dropped; made aside, in `dropped`, first. */
 static void add_dropped_dx(const linear_run *run, float *dx, float *dropped,
-                           const low_rank_term *term, const float *d_xa) {
-    gemm_part part = dx_part(run, term, d_xa);
-    product p = {.cpu = run->cpu,
-                 .c = dropped + part.row_begin * run->in,
-                 .rows = part.row_end - part.row_begin,
-                 .cols = run->in};
-    part.row_begin = 0;
-    part.row_end = p.rows;
-    product_add(&p, &part);
-    product_run(&p);
+                           const low_rank_term *term, const float *d_xa, int64_t ranks) {
+    int32_t begin, end;
+    cpu_term_rows(&begin, &end, term, run->tokens);
+    gemm_product product = {.c = dropped + begin * run->in,
+                            .c_stride = run->in,
+                            .rows = end - begin,
+                            .cols = run->in,
+                            .a = {.a = rows_operand(d_xa + begin * ranks, ranks), .k = term->rank},
+                            .b = k_major_operand(cpu_array_const(term->a), run->in),
+                            .scale = 1};
+    gemm_product_run(run->cpu, &product);
     run_dropout(run, dx, dropped, term, true);
 }
 
-/* dx (+)= dy W and the terms that nothing was dropped from, in one product. */
-static void base_dx(const linear_run *run, float *dx, const float *dy, const float *d_xa,
-                    bool add) {
-    const linear_call *call = run->call;
-    product p = {.cpu = run->cpu, .c = dx, .rows = run->n, .cols = run->in, .add = add};
-    gemm_part base = {.a = rows_operand(dy, run->out),
-                      .b = weight_operand(&call->weight, true),
-                      .k = run->out,
-                      .row_end = run->n,
-                      .scale = 1};
-    product_add(&p, &base);
-    for (int32_t i = 0; i < call->n_terms; i++) {
-        gemm_part part = dx_part(run, &call->terms[i], d_xa);
-        if (!is_dropping(&call->terms[i], run->tokens))
-            product_add(&p, &part);
-        d_xa += call->terms[i].rank;
+/* The backward terms of branch j (d_xa: its columns), in `to`; returns how many there are. */
+static int32_t backward_terms(const linear_run *run, gemm_low_rank *to, int32_t j, float *d_xa,
+                              bool needs_dx) {
+    const linear_call *call = run->branches[j].call;
+    int64_t ranks = ranks_of(call);
+    int32_t n = 0;
+    for (int32_t i = 0; i < call->n_terms; i++, d_xa += call->terms[i - 1].rank) {
+        const low_rank_term *term = &call->terms[i];
+        if (!needs_dx && !term->da)
+            continue;
+        to[n] = low_rank_of(run, term, d_xa, ranks);
+        to[n].source = j;
+        to[n].thin = k_major_operand(cpu_array_const(term->b), term->rank);
+        to[n].thin_scale = term->scale;
+        to[n].target = needs_dx && !is_dropping(term, run->tokens) ? 0 : -1;
+        to[n].b = k_major_operand(cpu_array_const(term->a), run->in);
+        to[n].scale = 1;
+        n++;
     }
-    product_run(&p);
+    return n;
 }
 
-/* d_xa [n, rank] of every term = scale dy B. */
-static void all_d_xa(const linear_run *run, float *d_xa, const float *dy, bool needs_dx) {
-    for (int32_t i = 0; i < run->call->n_terms; i++) {
-        const low_rank_term *term = &run->call->terms[i];
-        if (needs_dx || term->da)
-            run_thin(run, d_xa, term, rows_operand(dy, run->out),
-                     k_major_operand(cpu_array_const(term->b), term->rank), run->out, term->scale);
-        d_xa += term->rank;
+/* d_xa [n, ranks] of every term = scale dy B, and dx (NULL: nobody needs it) (+)= every dy W and
+ * the terms that nothing was dropped from, in one product. */
+static void base_dx(const linear_run *run, float *dx, float *d_xa, bool add) {
+    gemm_source sources[LINEAR_BRANCHES_MAX];
+    gemm_operand weights[LINEAR_BRANCHES_MAX];
+    gemm_low_rank low_rank[LINEAR_TERMS_MAX];
+    int32_t n_low_rank = 0;
+    for (int32_t j = 0; j < run->n_branches; j++) {
+        const linear_call *call = run->branches[j].call;
+        int64_t out = call->weight.rows;
+        sources[j] =
+            (gemm_source){.a = rows_operand(cpu_array_const(run->branches[j].y), out), .k = out};
+        weights[j] = weight_operand(&call->weight, true);
+        n_low_rank += backward_terms(run, low_rank + n_low_rank, j, d_xa, dx != NULL);
+        d_xa += run->n * ranks_of(call);
     }
+    gemm_target target = {
+        .c = dx, .c_stride = run->in, .cols = run->in, .b = weights, .scale = 1, .add = add};
+    gemm_call call = {.rows = run->n,
+                      .sources = sources,
+                      .targets = &target,
+                      .low_rank = low_rank,
+                      .n_sources = run->n_branches,
+                      .n_targets = dx ? 1 : 0,
+                      .n_low_rank = n_low_rank};
+    if (dx || n_low_rank > 0)
+        gemm_run(run->cpu, &call);
 }
 
-void cpu_linear_bwd(backend *dev, device_array *dx_, const device_array *dy_,
-                    const device_array *x_, const device_array *xa_, const linear_call *call,
-                    bool add, device_array *scratch, const token_rows *tokens) {
-    linear_run run = linear_run_of(dev, call, tokens);
-    float *dx = cpu_array(dx_), *d_xa = cpu_array(scratch);
-    const float *dy = cpu_array_const(dy_), *x = cpu_array_const(x_), *xa = cpu_array_const(xa_);
-    float *dropped = dropped_rows(&run, scratch);
-    all_d_xa(&run, d_xa, dy, dx != NULL);
-    if (dx)
-        base_dx(&run, dx, dy, d_xa, add);
-    int64_t before = 0; /* ranks of the terms before */
+/* Everything that adds up over tokens for one branch. */
+static void branch_gradients(const linear_run *run, const linear_branch *branch, float *dx,
+                             const float *x, const float *d_xa, float *dropped) {
+    const linear_call *call = branch->call;
+    const float *dy = cpu_array_const(branch->y), *xa = cpu_array_const(branch->xa);
+    int64_t ranks = ranks_of(call), out = call->weight.rows, before = 0;
     for (int32_t i = 0; i < call->n_terms; i++) {
         const low_rank_term *term = &call->terms[i];
-        bool drops = is_dropping(term, tokens);
+        bool drops = is_dropping(term, run->tokens);
         if (drops && term->da)
-            run_dropout(&run, dropped, x, term, false);
-        term_gradients(&run, term, dy, drops ? dropped : x, xa ? xa + before : NULL, d_xa + before);
+            run_dropout(run, dropped, x, term, false);
+        term_gradients(run, term, out, dy, drops ? dropped : x, xa ? xa + before : NULL,
+                       d_xa + before, ranks);
         if (drops && dx)
-            add_dropped_dx(&run, dx, dropped, term, d_xa + before);
+            add_dropped_dx(run, dx, dropped, term, d_xa + before, ranks);
         before += term->rank;
     }
-    if (call->d_weight && call->weight.is_transposed)
-        run_gradient(&run, cpu_array(call->d_weight), run.in, run.out, x, run.in, dy, run.out, 0,
-                     tokens->n, 1);
-    else if (call->d_weight)
-        run_gradient(&run, cpu_array(call->d_weight), run.out, run.in, dy, run.out, x, run.in, 0,
-                     tokens->n, 1);
+    if (call->d_weight) {
+        bool turned = call->weight.is_transposed;
+        gemm_product d_weight = {.c = cpu_array(call->d_weight),
+                                 .c_stride = turned ? out : run->in,
+                                 .rows = turned ? run->in : out,
+                                 .cols = turned ? out : run->in,
+                                 .scale = 1};
+        if (turned)
+            run_gradient(run, &d_weight, x, run->in, dy, out, 0, run->tokens->n);
+        else
+            run_gradient(run, &d_weight, dy, out, x, run->in, 0, run->tokens->n);
+    }
     if (call->d_bias)
-        cpu_sum_rows(run.cpu, cpu_array(call->d_bias), dy, run.out, 1, tokens, 0, tokens->n);
+        cpu_sum_rows(run->cpu, cpu_array(call->d_bias), dy, out, 1, run->tokens, 0, run->tokens->n);
+}
+
+void cpu_linear_group_bwd(backend *dev, device_array *dx, const linear_branch *branches,
+                          int32_t n_branches, const device_array *x, bool add,
+                          device_array *scratch, const token_rows *tokens) {
+    linear_run run = linear_run_of(dev, branches, n_branches, tokens);
+    float *d_xa = cpu_array(scratch);
+    base_dx(&run, cpu_array(dx), d_xa, add);
+    for (int32_t j = 0; j < n_branches; j++) {
+        branch_gradients(&run, &branches[j], cpu_array(dx), cpu_array_const(x), d_xa,
+                         dropped_rows(&run, scratch));
+        d_xa += run.n * ranks_of(branches[j].call);
+    }
+}
+
+void cpu_linear_bwd(backend *dev, device_array *dx, const device_array *dy, const device_array *x,
+                    const device_array *xa, const linear_call *call, bool add,
+                    device_array *scratch, const token_rows *tokens) {
+    /* Backward reads y and xa only. */
+    const linear_branch branch = {
+        .call = call, .y = (device_array *)(uintptr_t)dy, .xa = (device_array *)(uintptr_t)xa};
+    cpu_linear_group_bwd(dev, dx, &branch, 1, x, add, scratch, tokens);
 }

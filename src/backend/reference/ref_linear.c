@@ -162,3 +162,17 @@ void ref_linear_bwd(backend *dev, device_array *dx, const device_array *dy, cons
         before += call->terms[i].rank;
     }
 }
+
+void ref_linear_group_fwd(backend *dev, const linear_branch *branches, int32_t n_branches,
+                          const device_array *x, bool add, device_array *scratch,
+                          const token_rows *tokens) {
+    for (const linear_branch *b = branches; b < branches + n_branches; b++)
+        ref_linear_fwd(dev, b->y, b->xa, x, b->call, add, scratch, tokens);
+}
+
+void ref_linear_group_bwd(backend *dev, device_array *dx, const linear_branch *branches,
+                          int32_t n_branches, const device_array *x, bool add,
+                          device_array *scratch, const token_rows *tokens) {
+    for (const linear_branch *b = branches; b < branches + n_branches; b++)
+        ref_linear_bwd(dev, dx, b->y, x, b->xa, b->call, add || b > branches, scratch, tokens);
+}

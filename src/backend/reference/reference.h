@@ -32,6 +32,12 @@ void ref_norm_bwd(backend *, device_array *dx, const device_array *dy, const dev
                   const device_array *rstd, const norm_call *, int32_t per_token, int64_t cols,
                   bool add, const token_rows *);
 
+void ref_linear_group_fwd(backend *, const linear_branch *, int32_t n_branches,
+                          const device_array *x, bool add, device_array *scratch,
+                          const token_rows *);
+void ref_linear_group_bwd(backend *, device_array *dx, const linear_branch *, int32_t n_branches,
+                          const device_array *x, bool add, device_array *scratch,
+                          const token_rows *);
 void ref_linear_fwd(backend *, device_array *y, device_array *xa, const device_array *x,
                     const linear_call *, bool add, device_array *scratch, const token_rows *);
 void ref_linear_bwd(backend *, device_array *dx, const device_array *dy, const device_array *x,

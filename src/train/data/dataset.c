@@ -1,29 +1,11 @@
-#include "train/data/dataset.h"
+#include "train/data/dataset_parts.h"
 
 #include "base/memory.h"
-#include "train/data/row_stream.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
-
-typedef struct stored_row {
-    size_t begin; /* of its tokens */
-    int32_t n, supervised;
-    data_source source;
-} stored_row;
-
-struct dataset {
-    int32_t *ids, *targets; /* [tokens] of all rows, one after another */
-    size_t tokens, ids_capacity, targets_capacity;
-    stored_row *rows;
-    size_t n_rows, rows_capacity;
-    dataset_counts counts;
-    char **paths; /* copies */
-    size_t n_paths;
-    gate_report gate;
-};
 
 graft_status dataset_create(dataset **out, graft_error *err) {
     *out = mem_array(1, sizeof **out);
@@ -39,8 +21,27 @@ void dataset_close(dataset **d) {
     for (size_t i = 0; i < (*d)->n_paths; i++)
         free((*d)->paths[i]);
     free((*d)->paths);
+    free((*d)->shares);
     free(*d);
     *d = NULL;
+}
+
+graft_status dataset_copy_paths(dataset *d, const char *const *paths, const double *shares,
+                                size_t n, graft_error *err) {
+    d->paths = mem_array(n, sizeof *d->paths);
+    for (size_t i = 0; d->paths && i < n; i++) {
+        d->paths[i] = mem_text(paths[i], strlen(paths[i]));
+        if (!d->paths[i])
+            break;
+        d->n_paths++;
+    }
+    if (shares)
+        d->shares = mem_array(n, sizeof *d->shares);
+    if (d->n_paths != n || (shares && !d->shares))
+        return error_memory(err, 0, "the data set");
+    if (shares)
+        memcpy(d->shares, shares, n * sizeof *shares);
+    return GRAFT_OK;
 }
 
 /* ---- Storing ----------------------------------------------------------------------------------
@@ -54,12 +55,14 @@ static stored_row *reserve_row(dataset *d, int32_t n, data_source source) {
         !mem_reserve(&d->rows, &d->rows_capacity, d->n_rows + 1, sizeof *d->rows))
         return NULL;
     stored_row *row = &d->rows[d->n_rows];
-    *row = (stored_row){.begin = d->tokens, .n = n, .source = source};
+    *row = (stored_row){.begin = d->tokens, .n = n, .weight = 1, .source = source};
     return row;
 }
 
 /* Makes the reserved row part of the set, once its ids and targets are in place. */
 static void keep_row(dataset *d, stored_row *row) {
+    row->supervised = 0;
+    row->id = d->n_rows;
     for (int32_t i = 0; i < row->n; i++)
         row->supervised += d->targets[row->begin + (size_t)i] != NO_TARGET;
     dataset_counts *c = &d->counts;
@@ -91,18 +94,18 @@ graft_status dataset_add(dataset *d, const int32_t *ids, const int32_t *labels, 
     return GRAFT_OK;
 }
 
-/* n tokens of a row from `first` on; n > 0. */
-static graft_status add_tokens(dataset *d, const encoded_row *from, size_t first, int32_t n,
-                               graft_error *err) {
+graft_status dataset_add_tokens(dataset *d, const encoded_row *from, size_t first, int32_t n,
+                                int32_t context, graft_error *err) {
     data_source source = from->source;
     source.first_token = (int64_t)first;
     stored_row *row = reserve_row(d, n, source);
     if (!row)
         return error_memory(err, (size_t)n * 8, "the data set");
     const row_token *tokens = from->tokens + first;
+    row->weight = (float)from->weight;
     for (int32_t i = 0; i < n; i++) {
         size_t at = row->begin + (size_t)i;
-        bool has_next = i + 1 < n && tokens[i + 1].label != NOT_TRAINED;
+        bool has_next = i + 1 < n && i + 1 >= context && tokens[i + 1].label != NOT_TRAINED;
         d->ids[at] = tokens[i].id;
         d->targets[at] = has_next ? tokens[i + 1].label : NO_TARGET;
     }
@@ -110,115 +113,72 @@ static graft_status add_tokens(dataset *d, const encoded_row *from, size_t first
     return GRAFT_OK;
 }
 
-/* ---- Through the gate -------------------------------------------------------------------------
+graft_status dataset_add_stored(dataset *d, const stored_row *from, const int32_t *ids,
+                                const int32_t *targets, uint64_t id, graft_error *err) {
+    stored_row *row = reserve_row(d, from->n, from->source);
+    if (!row)
+        return error_memory(err, (size_t)from->n * 8, "the data set");
+    memcpy(d->ids + row->begin, ids, (size_t)from->n * sizeof *ids);
+    memcpy(d->targets + row->begin, targets, (size_t)from->n * sizeof *targets);
+    row->weight = from->weight;
+    keep_row(d, row);
+    row->id = id;
+    return GRAFT_OK;
+}
+
+void dataset_clear_rows(dataset *d) {
+    d->tokens = d->n_rows = 0;
+    d->counts = (dataset_counts){0};
+}
+
+/* ---- Units ------------------------------------------------------------------------------------
  */
 
-static bool has_target(const row_token *tokens, size_t n) {
-    for (size_t i = 1; i < n; i++)
-        if (tokens[i].label != NOT_TRAINED)
-            return true;
-    return false;
-}
-
-/* Tokens [first, first + n) of a row: kept, or counted and left out. */
-static graft_status take_part(dataset *d, const dataset_options *options, const encoded_row *row,
-                              size_t first, size_t n, graft_error *err) {
-    data_source source = row->source;
-    source.first_token = (int64_t)first;
-    bool is_kept = n > 0 && options->for_evaluation;
-    if (n == 0)
-        gate_add(&d->gate, GATE_EMPTY, source);
-    else if (n == 1)
-        gate_add(&d->gate, GATE_ONE_TOKEN, source);
-    else if (!has_target(row->tokens + first, n))
-        gate_add(&d->gate, GATE_UNSUPERVISED, source);
-    else
-        is_kept = true;
-    return is_kept ? add_tokens(d, row, first, (int32_t)n, err) : GRAFT_OK;
-}
-
-static graft_status take_row(dataset *d, const dataset_options *options, const encoded_row *row,
-                             graft_error *err) {
-    size_t most = (size_t)options->max_length;
-    if (row->n <= most)
-        return take_part(d, options, row, 0, row->n, err);
-    if (!row->is_document || options->for_evaluation) {
-        gate_add(&d->gate, GATE_CUT, row->source);
-        return take_part(d, options, row, 0, most, err);
+graft_status dataset_units(row_unit **units, size_t *n, const dataset *d, graft_error *err) {
+    *units = mem_array(d->n_rows, sizeof **units);
+    *n = 0;
+    if (!*units)
+        return error_memory(err, d->n_rows * sizeof **units, "the data set");
+    for (size_t i = 0; i < d->n_rows; i++) {
+        const stored_row *row = &d->rows[i];
+        bool goes_on = i > 0 && row->source.ordinal == row[-1].source.ordinal;
+        row_unit *unit = goes_on ? &(*units)[*n - 1] : &(*units)[(*n)++];
+        if (!goes_on)
+            *unit = (row_unit){
+                .first = i,
+                .tokens = {.ids = d->ids + row->begin, .targets = d->targets + row->begin}};
+        unit->n++;
+        unit->tokens.n += (size_t)row->n;
     }
-    graft_status status = GRAFT_OK;
-    for (size_t first = 0; status == GRAFT_OK && first < row->n; first += most) {
-        size_t left = row->n - first;
-        status = take_part(d, options, row, first, left < most ? left : most, err);
-    }
-    return status;
+    return GRAFT_OK;
 }
 
-static graft_status copy_paths(dataset *d, const dataset_options *options, graft_error *err) {
-    d->paths = mem_array(options->n_paths, sizeof *d->paths);
-    for (size_t i = 0; d->paths && i < options->n_paths; i++) {
-        d->paths[i] = mem_text(options->paths[i], strlen(options->paths[i]));
-        if (!d->paths[i])
-            break;
-        d->n_paths++;
-    }
-    return d->n_paths == options->n_paths ? GRAFT_OK : error_memory(err, 0, "the data set");
+/* Moves a row to the end of what stays, which is not behind it. */
+static void close_gap(dataset *d, const stored_row *row) {
+    stored_row moved = *row;
+    size_t bytes = (size_t)row->n * sizeof *d->ids;
+    memmove(d->ids + d->tokens, d->ids + row->begin, bytes);
+    memmove(d->targets + d->tokens, d->targets + row->begin, bytes);
+    moved.begin = d->tokens;
+    d->rows[d->n_rows] = moved;
+    keep_row(d, &d->rows[d->n_rows]);
 }
 
-/* What the stream saw in the rows is reported with what the gate did to them. */
-static void merge_gate(gate_report *into, const gate_report *seen) {
-    into->rows_read = seen->rows_read;
-    memcpy(into->extra_columns, seen->extra_columns, sizeof into->extra_columns);
-    for (int i = 0; i < N_GATE_FINDINGS; i++)
-        if (seen->found[i].rows)
-            into->found[i] = seen->found[i];
-}
-
-static graft_status refuse_unsupervised(const dataset *d, const dataset_options *options,
-                                        graft_error *err) {
-    const gate_report *gate = &d->gate;
-    return error_set(
-        err, GRAFT_E_INPUT,
-        "%s%s: not one of %lld rows has a supervised token within max_length %d (%lld have "
-        "nothing supervised, %lld one token, %lld none at all); expected completions, "
-        "assistant turns or text to train on: look at the rows with `graft data`, or give a "
-        "larger --max-length",
-        d->paths[0], d->n_paths > 1 ? " and others" : "", (long long)gate->rows_read,
-        (int)options->max_length, (long long)gate->found[GATE_UNSUPERVISED].rows,
-        (long long)gate->found[GATE_ONE_TOKEN].rows, (long long)gate->found[GATE_EMPTY].rows);
-}
-
-graft_status dataset_open(dataset **out, const dataset_options *options, graft_error *err) {
-    dataset *d = NULL;
-    row_stream *stream = NULL;
-    const encoded_row *row = NULL;
-    *out = NULL;
-    graft_status status = row_stream_open(&stream, options, err);
-    if (status == GRAFT_OK)
-        status = dataset_create(&d, err);
-    if (status == GRAFT_OK)
-        status = copy_paths(d, options, err);
-    if (status != GRAFT_OK)
-        goto cleanup;
-    do {
-        status = row_stream_next(stream, &row, err);
-        if (status == GRAFT_OK && row)
-            status = take_row(d, options, row, err);
-    } while (status == GRAFT_OK && row);
-    if (status != GRAFT_OK)
-        goto cleanup;
-    merge_gate(&d->gate, row_stream_gate(stream));
-    gate_tell(&d->gate, options->paths, !options->for_evaluation, &options->messages);
-    if (!d->counts.supervised && !options->for_evaluation) {
-        status = refuse_unsupervised(d, options, err);
-        goto cleanup;
-    }
-    *out = d;
-    d = NULL;
-cleanup:
-    row_stream_close(&stream);
-    dataset_close(&d);
-    return status;
+graft_status dataset_take_units(dataset *from, dataset *into, const row_unit *units, size_t n,
+                                const uint8_t *taken, graft_error *err) {
+    for (size_t u = 0; into && u < n; u++)
+        for (size_t i = 0; taken[u] && i < units[u].n; i++) {
+            const stored_row *row = &from->rows[units[u].first + i];
+            graft_status status = dataset_add_stored(into, row, from->ids + row->begin,
+                                                     from->targets + row->begin, into->n_rows, err);
+            if (status != GRAFT_OK)
+                return status;
+        }
+    dataset_clear_rows(from);
+    for (size_t u = 0; u < n; u++)
+        for (size_t i = 0; !taken[u] && i < units[u].n; i++)
+            close_gap(from, &from->rows[units[u].first + i]);
+    return GRAFT_OK;
 }
 
 /* ---- Asking -----------------------------------------------------------------------------------
@@ -235,6 +195,8 @@ data_row_view dataset_row(const dataset *d, int64_t i) {
                            .targets = d->targets + row->begin,
                            .n = row->n,
                            .supervised = row->supervised,
+                           .weight = row->weight,
+                           .id = row->id,
                            .source = row->source};
 }
 
@@ -249,11 +211,54 @@ int64_t dataset_supervised(const dataset *d, const uint64_t *rows, int64_t n) {
     return sum;
 }
 
+static bool is_whole(double share) {
+    return share >= 1 && share <= 1;
+}
+
+/* The run of rows from *first on, which moves past it. */
+static sampler_group next_group(const dataset *d, size_t *first) {
+    int32_t file = d->rows[*first].source.file;
+    sampler_group group = {.share = d->shares ? d->shares[file] : 1};
+    for (; *first < d->n_rows; (*first)++, group.rows++) {
+        int32_t other = d->rows[*first].source.file;
+        /* Files that give every row once are one run: a share is rounded file by file. */
+        bool is_plain = is_whole(group.share) && is_whole(d->shares ? d->shares[other] : 1);
+        if (other != file && !is_plain)
+            break;
+    }
+    return group;
+}
+
+graft_status dataset_groups(sampler_group **groups, size_t *n, const dataset *d, graft_error *err) {
+    *groups = mem_array(d->n_rows, sizeof **groups);
+    *n = 0;
+    if (!*groups)
+        return error_memory(err, d->n_rows * sizeof **groups, "the data set");
+    for (size_t first = 0; first < d->n_rows;)
+        (*groups)[(*n)++] = next_group(d, &first);
+    return GRAFT_OK;
+}
+
+int64_t dataset_epoch_rows(const dataset *d) {
+    int64_t rows = 0;
+    for (size_t first = 0; first < d->n_rows;) {
+        sampler_group group = next_group(d, &first);
+        rows += sampler_group_rows(&group);
+    }
+    return rows;
+}
+
 uint64_t dataset_hash(const dataset *d) {
     uint64_t hash = XXH3_64bits(d->ids, d->tokens * sizeof *d->ids);
     hash = XXH3_64bits_withSeed(d->targets, d->tokens * sizeof *d->targets, hash);
-    for (size_t i = 0; i < d->n_rows; i++)
-        hash = XXH3_64bits_withSeed(&d->rows[i].n, sizeof d->rows[i].n, hash);
+    for (size_t i = 0; i < d->n_rows; i++) {
+        const stored_row *row = &d->rows[i];
+        double share = d->shares ? d->shares[row->source.file] : 1;
+        double scale[] = {(double)row->weight, share};
+        hash = XXH3_64bits_withSeed(&row->n, sizeof row->n, hash);
+        if (!is_whole(scale[0]) || !is_whole(share))
+            hash = XXH3_64bits_withSeed(scale, sizeof scale, hash);
+    }
     return hash;
 }
 
@@ -263,4 +268,8 @@ const char *dataset_path(const dataset *d, int32_t file) {
 
 const gate_report *dataset_gate(const dataset *d) {
     return &d->gate;
+}
+
+const script_counts *dataset_scripts(const dataset *d) {
+    return &d->scripts;
 }

@@ -6,7 +6,10 @@
 #ifndef GRAFT_TRAIN_DATA_DATASET_H
 #define GRAFT_TRAIN_DATA_DATASET_H
 
+#include "train/data/duplicates.h"
 #include "train/data/gate.h"
+#include "train/data/sampler.h"
+#include "train/data/scripts.h"
 #include "text/template/template.h"
 #include "text/tokenizer/tokenizer.h"
 
@@ -25,19 +28,35 @@ typedef enum train_on {
     TRAIN_ON_ALL          /* every token (pre-tokenised rows keep their labels) */
 } train_on;
 
+/* What becomes of rows that say which answer is better. */
+typedef enum preference_use {
+    PREFERENCE_REFUSED,
+    PREFERENCE_CHOSEN, /* the better answers are completions; judged-bad ones are left out */
+    PREFERENCE_BOTH    /* a pair is two rows, chosen first (source.answer); none is left out */
+} preference_use;
+
 typedef struct dataset_options {
     const char *const *paths; /* at least one */
     size_t n_paths;
+    const double *shares;       /* [n_paths] of a file's rows that an epoch takes; NULL: all */
+    const char *const *columns; /* [n_columns] "prompt=question": see columns.h */
+    size_t n_columns;
     const tokenizer *tokenizer; /* NULL: only pre-tokenised rows can be read */
     const chat_template
         *chat; /* NULL: no template (Alpaca and prompt/completion rows become plain text) */
     const chat_template *chat_tools; /* for rows with tools; NULL: `chat` */
     train_on train_on;
+    preference_use preferences;
+    bool text_ends;         /* `text` rows end in EOS, supervised (as TRL trains them) */
     int32_t max_length;     /* tokens of a row, 2..ROW_TOKENS_MAX: longer rows are cut at the end */
+    bool text_windows;      /* long `text` rows are split like a .txt; otherwise cut */
+    int32_t stride;         /* tokens that neighbouring windows share, below max_length: trained in
+                               the first, context in the second */
+    dedup_kind dedup;       /* rows to leave out */
     int32_t embedding_rows; /* ids must be below it; 0: not checked */
     int64_t rows_max;       /* read no more rows than this; 0: all */
-    /* Keeps rows that have nothing supervised, and cuts a .txt at max_length. Otherwise such rows
-     * are left out, and a .txt is split into windows of max_length. */
+    /* Keeps rows that have nothing supervised, and cuts a .txt at max_length; weights are 1.
+     * Otherwise such rows are left out, and a .txt is split into windows of max_length. */
     bool for_evaluation;
     int64_t now; /* seconds since 1970: the clock of templates that print the date; 0: now */
     const volatile sig_atomic_t *stop; /* non-zero: GRAFT_E_INTERRUPTED; may be NULL */
@@ -52,6 +71,12 @@ typedef struct dataset dataset;
 graft_status dataset_open(dataset **, const dataset_options *, graft_error *);
 void dataset_close(dataset **);
 
+/* Takes `share` (0 to 1, both excluded) of the rows out into a set of its own: those with the least
+ * hash of seed and contents, so that equal rows, and the windows of one document, stay on one side,
+ * and each side has one at least. GRAFT_E_INPUT when that cannot be. */
+graft_status dataset_split(dataset **held_out, dataset *from, double share, uint64_t seed,
+                           graft_error *);
+
 /* A data set made in memory: create it empty, add rows, use it. Labels as Hugging Face has them:
  * labels[t] belongs to ids[t], -100 is not trained; NULL: every token is. */
 graft_status dataset_create(dataset **, graft_error *);
@@ -64,6 +89,8 @@ typedef struct data_row_view {
     const int32_t *ids, *targets; /* [n] */
     int32_t n;
     int32_t supervised; /* targets that are none of NO_TARGET */
+    float weight;       /* of the row's loss */
+    uint64_t id;        /* its number among the rows of an epoch: dropout counts from it */
     data_source source;
 } data_row_view;
 
@@ -80,8 +107,18 @@ dataset_counts dataset_count(const dataset *);
 /* Targets of the given rows: what a step's loss is divided by. */
 int64_t dataset_supervised(const dataset *, const uint64_t *rows, int64_t n);
 
-/* xxh3 of all ids, targets and row borders: a resumed run must find the same. */
+/* Runs of rows with one share (rows of a file), for sampler_create_groups. *groups [*n] is the
+ * caller's to free. */
+graft_status dataset_groups(sampler_group **groups, size_t *n, const dataset *, graft_error *);
+
+int64_t dataset_epoch_rows(const dataset *); /* rows of one epoch: all of the groups' */
+
+/* xxh3 of all ids, targets, row borders, and of weights and shares that are not 1: a resumed run
+ * must find the same. */
 uint64_t dataset_hash(const dataset *);
+
+/* The scripts of the rows' own words, as they were read. */
+const script_counts *dataset_scripts(const dataset *);
 
 /* The path that source.file counts; NULL past the end. */
 const char *dataset_path(const dataset *, int32_t file);

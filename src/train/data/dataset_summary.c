@@ -9,11 +9,13 @@ static int compare_lengths(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static int bucket_of(int32_t tokens) {
-    int bucket = 0;
-    while (tokens >> (bucket + 1) && bucket + 1 < LENGTH_BUCKETS)
-        bucket++;
-    return bucket;
+/* The least 1, 2 or 5 times a power of ten with which all lengths fit into the bins. */
+static int32_t bin_of(int32_t longest) {
+    static const int32_t digits[] = {1, 2, 5};
+    for (int32_t power = 1;; power *= 10)
+        for (size_t i = 0; i < 3; i++)
+            if (longest / (digits[i] * power) < LENGTH_BINS_MAX)
+                return digits[i] * power;
 }
 
 /* Nearest rank: the smallest length that `percent` of the rows do not exceed. */
@@ -30,9 +32,11 @@ graft_status dataset_summarise(dataset_summary *out, const dataset *data, graft_
     int32_t *lengths = mem_array((size_t)rows, sizeof *lengths);
     if (!lengths)
         return error_memory(err, (size_t)rows * sizeof *lengths, "the lengths of the rows");
+    out->bin_tokens = bin_of(out->counts.longest);
+    out->n_bins = out->counts.longest / out->bin_tokens + 1;
     for (int64_t i = 0; i < rows; i++) {
         lengths[i] = dataset_row(data, i).n;
-        out->lengths[bucket_of(lengths[i])]++;
+        out->lengths[lengths[i] / out->bin_tokens]++;
     }
     qsort(lengths, (size_t)rows, sizeof *lengths, compare_lengths);
     out->shortest = lengths[0];

@@ -1,7 +1,5 @@
 #include "train/data/gate.h"
 
-#include "base/strbuf.h"
-
 #include <stdio.h>
 #include <string.h>
 
@@ -54,6 +52,18 @@ static const finding_text texts[N_GATE_FINDINGS] = {
          "their JSON, tool lists are lost",
          NULL, MESSAGE_WARNING},
     [GATE_EXTRA_COLUMNS] = {"extra_columns", "have columns that are not used", NULL, MESSAGE_INFO},
+    [GATE_REJECTED] = {"rejected", "are judged bad (label false) and are left out", NULL,
+                       MESSAGE_INFO},
+    [GATE_WEIGHT_0] = {"weight_0", "have weight 0 and are left out", "have weight 0", MESSAGE_INFO},
+    [GATE_DUPLICATE] = {"duplicate",
+                        "are the same as an earlier row; --dedup exact leaves them out", NULL,
+                        MESSAGE_INFO},
+    [GATE_DUPLICATE_OUT] = {"duplicate_left_out",
+                            "are the same as an earlier row and are left out (dedup)", NULL,
+                            MESSAGE_INFO},
+    [GATE_NEAR_DUPLICATE] = {"near_duplicate_left_out",
+                             "are nearly the same as an earlier row and are left out (dedup near)",
+                             NULL, MESSAGE_INFO},
 };
 
 void gate_add(gate_report *report, gate_finding finding, data_source source) {
@@ -61,6 +71,14 @@ void gate_add(gate_report *report, gate_finding finding, data_source source) {
     if (count->rows < GATE_SHOWN_MAX)
         count->shown[count->rows] = source;
     count->rows++;
+}
+
+void gate_merge(gate_report *into, const gate_report *seen) {
+    into->rows_read = seen->rows_read;
+    memcpy(into->extra_columns, seen->extra_columns, sizeof into->extra_columns);
+    for (int i = 0; i < N_GATE_FINDINGS; i++)
+        if (seen->found[i].rows)
+            into->found[i] = seen->found[i];
 }
 
 static bool column_is_listed(const char *list, const char *name) {
@@ -89,7 +107,7 @@ bool gate_is_warning(gate_finding finding) {
     return texts[finding].level == MESSAGE_WARNING;
 }
 
-static void add_places(strbuf *out, const gate_count *count, const char *const *paths) {
+void gate_add_places(strbuf *out, const gate_count *count, const char *const *paths) {
     int64_t shown = count->rows < GATE_SHOWN_MAX ? count->rows : GATE_SHOWN_MAX;
     int32_t file = -1;
     for (int64_t i = 0; i < shown; i++) {
@@ -112,7 +130,7 @@ void gate_tell(const gate_report *report, const char *const *paths, bool left_ou
             continue;
         const finding_text *text = &texts[i];
         strbuf places = {0};
-        add_places(&places, count, paths);
+        gate_add_places(&places, count, paths);
         bool lists_columns = i == GATE_EXTRA_COLUMNS;
         message_emit(sink, text->level, "%lld of %lld rows %s%s%s (%s)", (long long)count->rows,
                      (long long)report->rows_read,

@@ -5,6 +5,7 @@
 
 #include "base/message.h"
 #include "base/status.h"
+#include "base/strbuf.h"
 
 /* Where a row came from. */
 typedef struct data_source {
@@ -12,6 +13,7 @@ typedef struct data_source {
     int64_t line;        /* 1-based; of a .json array: the element */
     int64_t ordinal;     /* 0-based over all files, counting rows that were left out */
     int64_t first_token; /* > 0: a later window of a document that was split */
+    int32_t answer;      /* answer_kind of rows.h: a pair's two rows differ in it alone */
 } data_source;
 
 typedef enum gate_finding {
@@ -29,6 +31,11 @@ typedef enum gate_finding {
     GATE_TOOLS_NOT_SHOWN,  /* the template prints no tools or tool calls: calls are given as their
                               JSON */
     GATE_EXTRA_COLUMNS,    /* keys that no row kind knows: ignored */
+    GATE_REJECTED,       /* judged bad (label false): left out where only chosen ones are trained */
+    GATE_WEIGHT_0,       /* the row's weight is 0: left out */
+    GATE_DUPLICATE,      /* the same tokens and targets as an earlier row: kept */
+    GATE_DUPLICATE_OUT,  /* the same, left out (--dedup) */
+    GATE_NEAR_DUPLICATE, /* nearly the same as an earlier row: left out (--dedup near) */
     N_GATE_FINDINGS
 } gate_finding;
 
@@ -47,9 +54,13 @@ typedef struct gate_report {
 
 void gate_add(gate_report *, gate_finding, data_source);
 void gate_add_column(gate_report *, const char *name);
+/* What a row stream saw is reported with what was done to the rows: no finding is in both. */
+void gate_merge(gate_report *into, const gate_report *seen);
 /* Short name ("cut", "no_supervised_token", ...), for reports as JSON. */
 const char *gate_name(gate_finding);
 bool gate_is_warning(gate_finding);
+/* "rows.jsonl:3, :7, ...": the first places, as they are shown. */
+void gate_add_places(strbuf *, const gate_count *, const char *const *paths);
 /* One message for each finding: how many rows, what happened to them, where the first ones are.
  * left_out: whether rows without supervision were left out (training) or kept (evaluation). */
 void gate_tell(const gate_report *, const char *const *paths, bool left_out, const message_sink *);

@@ -52,8 +52,8 @@ const batch *batch_build(batch_builder *b, const dataset *data, const uint64_t *
         const batch_row row = {.ids = view.ids,
                                .targets = view.targets,
                                .n = view.n,
-                               .weight = weight,
-                               .row_id = rows[i]};
+                               .weight = weight * view.weight,
+                               .row_id = view.id};
         bool fits = batch_builder_add(b, &row);
         assert(fits);
         (void)fits;

@@ -15,6 +15,8 @@ graft_status row_stream_open(row_stream **, const dataset_options *, graft_error
 graft_status row_stream_next(row_stream *, const encoded_row **row, graft_error *);
 /* What was found so far in the rows given out; extra columns, rows read. */
 const gate_report *row_stream_gate(const row_stream *);
+/* The scripts of what people wrote: messages and texts, not what a template puts around them. */
+const script_counts *row_stream_scripts(const row_stream *);
 void row_stream_close(row_stream **);
 
 #endif

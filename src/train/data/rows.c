@@ -1,6 +1,6 @@
 #include "train/data/rows.h"
 
-#include "base/memory.h"
+#include "train/data/rows_parts.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -8,31 +8,67 @@
 /* ---- Kinds ------------------------------------------------------------------------------------
  */
 
-enum { KEYS_MAX = 6 };
+enum { KEYS_MAX = 11 };
 
 typedef struct kind_keys {
     row_kind kind;
-    const char *needed[2]; /* both must be there; the second may be NULL */
+    const char *needed[3]; /* all must be there; those after the first may be NULL */
+    bool is_judged;        /* and label must be true or false */
     const char *used[KEYS_MAX];
+    graft_status (*read)(data_row *, const row_input *, graft_error *);
 } kind_keys;
 
-/* In the order in which a row is tried: the most specific first. */
+/* In the order in which a row is tried: the most specific first. Every kind has "weight" too. */
 static const kind_keys kinds[] = {
-    {ROW_TOKENS, {"input_ids", NULL}, {"input_ids", "labels", "attention_mask"}},
-    {ROW_MESSAGES, {"messages", NULL}, {"messages", "tools"}},
-    {ROW_MESSAGES, {"conversations", NULL}, {"conversations", "system", "tools"}},
-    {ROW_PROMPT, {"prompt", "completion"}, {"prompt", "completion", "tools"}},
-    {ROW_PROMPT, {"question", "answer"}, {"question", "answer"}},
+    {ROW_TOKENS, {"input_ids"}, false, {"input_ids", "labels", "attention_mask"}, row_read_tokens},
+    {ROW_PAIR,
+     {"chosen", "rejected"},
+     false,
+     {"prompt", "chosen", "rejected", "conversations", "messages", "question", "instruction",
+      "input", "system", "history", "tools"},
+     row_read_pair},
+    {ROW_JUDGED, {"messages"}, true, {"messages", "tools", "label"}, row_read_judged},
+    {ROW_JUDGED,
+     {"conversations"},
+     true,
+     {"conversations", "system", "tools", "label"},
+     row_read_judged},
+    {ROW_JUDGED,
+     {"prompt", "completion"},
+     true,
+     {"prompt", "completion", "tools", "label"},
+     row_read_judged},
+    {ROW_JUDGED,
+     {"instruction", "output"},
+     true,
+     {"instruction", "input", "output", "system", "history", "label"},
+     row_read_judged},
+    {ROW_MESSAGES, {"messages"}, false, {"messages", "tools"}, row_read_messages},
+    {ROW_MESSAGES,
+     {"conversations"},
+     false,
+     {"conversations", "system", "tools"},
+     row_read_messages},
+    {ROW_PROMPT,
+     {"prompt", "completion"},
+     false,
+     {"prompt", "completion", "tools"},
+     row_read_prompt},
+    {ROW_PROMPT, {"question", "answer"}, false, {"question", "answer"}, row_read_prompt},
     {ROW_INSTRUCTION,
      {"instruction", "output"},
-     {"instruction", "input", "output", "system", "history"}},
-    {ROW_TEXT, {"text", NULL}, {"text"}},
+     false,
+     {"instruction", "input", "output", "system", "history"},
+     row_read_instruction},
+    {ROW_TEXT, {"text"}, false, {"text"}, row_read_text},
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
 const char *row_kind_name(row_kind kind) {
     static const char *const names[] = {
         [ROW_TOKENS] = "input_ids",
+        [ROW_PAIR] = "chosen + rejected",
+        [ROW_JUDGED] = "a label of true or false",
         [ROW_MESSAGES] = "messages",
         [ROW_PROMPT] = "prompt + completion",
         [ROW_INSTRUCTION] = "instruction + output",
@@ -41,12 +77,29 @@ const char *row_kind_name(row_kind kind) {
     return names[kind];
 }
 
+bool row_kind_is_preference(row_kind kind) {
+    return kind == ROW_PAIR || kind == ROW_JUDGED;
+}
+
+static bool fits_kind(const kind_keys *keys, json_t *row) {
+    for (size_t i = 0; i < sizeof keys->needed / sizeof *keys->needed && keys->needed[i]; i++)
+        if (!json_object_get(row, keys->needed[i]))
+            return false;
+    return !keys->is_judged || json_is_boolean(json_object_get(row, "label"));
+}
+
 static const kind_keys *find_kind(json_t *row) {
     for (size_t i = 0; i < N_KINDS; i++)
-        if (json_object_get(row, kinds[i].needed[0]) &&
-            (!kinds[i].needed[1] || json_object_get(row, kinds[i].needed[1])))
+        if (fits_kind(&kinds[i], row))
             return &kinds[i];
     return NULL;
+}
+
+static bool uses_key(const kind_keys *keys, const char *name) {
+    for (size_t i = 0; i < KEYS_MAX && keys->used[i]; i++)
+        if (!strcmp(keys->used[i], name))
+            return true;
+    return !strcmp(name, "weight");
 }
 
 const char *data_row_extra_column(json_t *row, size_t i) {
@@ -54,13 +107,17 @@ const char *data_row_extra_column(json_t *row, size_t i) {
     const char *name;
     json_t *value;
     json_object_foreach(row, name, value) {
-        bool used = false;
-        for (size_t k = 0; k < KEYS_MAX && keys->used[k]; k++)
-            used = used || !strcmp(keys->used[k], name);
-        if (!used && i-- == 0)
+        if (!uses_key(keys, name) && i-- == 0)
             return name;
     }
     return NULL;
+}
+
+bool data_row_key_is_known(const char *key) {
+    for (size_t i = 0; i < N_KINDS; i++)
+        if (uses_key(&kinds[i], key))
+            return true;
+    return false;
 }
 
 static graft_status refuse_unknown(json_t *row, const char *origin, graft_error *err) {
@@ -77,263 +134,50 @@ static graft_status refuse_unknown(json_t *row, const char *origin, graft_error 
     graft_status status = error_set(
         err, GRAFT_E_INPUT,
         "%s: the row's keys (%s) fit no kind of row; expected messages, conversations, prompt and "
-        "completion, instruction and output, text, or input_ids (docs/data.md): rename them",
+        "completion, instruction and output, text, chosen and rejected, or input_ids "
+        "(docs/data.md): "
+        "rename them, or give --columns prompt=NAME,completion=NAME",
         origin, keys.length ? strbuf_text(&keys) : "none");
     strbuf_free(&keys);
     return status;
 }
 
-/* Preference pairs would train as something else than they are. */
-static graft_status check_preference(json_t *row, const char *origin, graft_error *err) {
-    bool is_pair = json_object_get(row, "chosen") && json_object_get(row, "rejected");
-    bool is_judged = json_is_boolean(json_object_get(row, "label"));
-    if (!is_pair && !is_judged)
-        return GRAFT_OK;
-    return error_set(err, GRAFT_E_UNSUPPORTED,
-                     "%s: a preference row (%s): preference training is not supported; for plain "
-                     "fine-tuning keep the good answers as messages or prompt and completion",
-                     origin, is_pair ? "chosen and rejected" : "label true or false");
-}
-
-/* ---- Members ----------------------------------------------------------------------------------
+/* ---- A row ------------------------------------------------------------------------------------
  */
 
-/* The text under key; *out is NULL when it is missing or null and may be. */
-static graft_status get_text(json_t **out, json_t *row, const char *key, bool is_needed,
-                             const char *origin, graft_error *err) {
-    json_t *value = json_object_get(row, key);
-    *out = json_is_string(value) ? value : NULL;
-    if (*out || (!is_needed && (!value || json_is_null(value))))
+static graft_status read_weight(data_row *out, const row_input *in, graft_error *err) {
+    const json_t *weight = json_object_get(in->row, "weight");
+    out->weight = 1;
+    if (!weight || json_is_null(weight))
         return GRAFT_OK;
-    return error_set(err, GRAFT_E_INPUT, "%s: %s is %s; expected a string", origin, key,
-                     value ? json_type_name(value) : "missing");
-}
-
-static void add_string(strbuf *out, json_t *text) {
-    if (text)
-        strbuf_add(out, json_string_value(text), json_string_length(text));
-}
-
-static graft_status add_message(data_row *out, const char *role, const strbuf *text,
-                                graft_error *err) {
-    if (text->failed)
-        return error_memory(err, text->length, "a row");
-    return conversation_add(&out->conversation, role, strbuf_text(text), text->length, err);
-}
-
-/* ---- The kinds, one by one --------------------------------------------------------------------
- */
-
-static graft_status read_messages(data_row *out, json_t *row, const char *origin,
-                                  graft_error *err) {
-    bool is_sharegpt = !json_object_get(row, "messages");
-    const char *key = is_sharegpt ? "conversations" : "messages";
-    json_t *system = NULL;
-    graft_status status = GRAFT_OK;
-    if (is_sharegpt)
-        status = get_text(&system, row, "system", false, origin, err);
-    if (status == GRAFT_OK && system && json_string_length(system))
-        status = conversation_add(&out->conversation, "system", json_string_value(system),
-                                  json_string_length(system), err);
-    if (status == GRAFT_OK)
-        status =
-            conversation_append(&out->conversation, json_object_get(row, key), key, origin, err);
-    if (status == GRAFT_OK)
-        status =
-            conversation_set_tools(&out->conversation, json_object_get(row, "tools"), origin, err);
-    return status;
-}
-
-/* prompt and completion as they stand in *out, as a user's and an assistant's message. */
-static graft_status as_conversation(data_row *out, graft_error *err) {
-    graft_status status = add_message(out, "user", &out->prompt, err);
-    if (status == GRAFT_OK)
-        status = add_message(out, "assistant", &out->completion, err);
-    out->completion_first =
-        status == GRAFT_OK ? json_array_size(out->conversation.messages) - 1 : 0;
-    return status;
-}
-
-static graft_status read_prompt(data_row *out, json_t *row, bool has_template, const char *origin,
-                                graft_error *err) {
-    bool is_question = !(json_object_get(row, "prompt") && json_object_get(row, "completion"));
-    const char *first = is_question ? "question" : "prompt";
-    const char *second = is_question ? "answer" : "completion";
-    json_t *prompt = json_object_get(row, first), *completion = json_object_get(row, second);
-    if (json_is_array(prompt) && json_is_array(completion)) {
-        graft_status status = conversation_append(&out->conversation, prompt, first, origin, err);
-        if (status != GRAFT_OK)
-            return status;
-        out->completion_first = json_array_size(out->conversation.messages);
-        status = conversation_append(&out->conversation, completion, second, origin, err);
-        if (status != GRAFT_OK)
-            return status;
-        return conversation_set_tools(&out->conversation, json_object_get(row, "tools"), origin,
-                                      err);
-    }
-    if (!json_is_string(prompt) || !json_is_string(completion))
+    double value = json_is_number(weight) ? json_number_value(weight) : -1;
+    if (!(value >= 0 && value <= ROW_WEIGHT_MAX))
         return error_set(err, GRAFT_E_INPUT,
-                         "%s: %s is %s and %s is %s; expected two strings or two lists of messages",
-                         origin, first, json_type_name(prompt), second, json_type_name(completion));
-    add_string(&out->prompt, prompt);
-    add_string(&out->completion, completion);
-    out->has_empty_answer = !json_string_length(completion);
-    out->ends_in_eos = true;
-    return has_template ? as_conversation(out, err) : GRAFT_OK;
-}
-
-/* Earlier turns of an Alpaca row: [[instruction, output], ...]. */
-static graft_status add_history(data_row *out, json_t *history, const char *origin,
-                                graft_error *err) {
-    if (!json_is_array(history))
-        return error_set(err, GRAFT_E_INPUT,
-                         "%s: history is %s; expected [[instruction, output], ...]", origin,
-                         json_type_name(history));
-    for (size_t i = 0; i < json_array_size(history); i++) {
-        json_t *pair = json_array_get(history, i);
-        json_t *question = json_array_get(pair, 0), *answer = json_array_get(pair, 1);
-        if (json_array_size(pair) != 2 || !json_is_string(question) || !json_is_string(answer))
-            return error_set(
-                err, GRAFT_E_INPUT,
-                "%s: history[%zu] is not a pair of strings; expected [instruction, output]", origin,
-                i);
-        graft_status status =
-            conversation_add(&out->conversation, "user", json_string_value(question),
-                             json_string_length(question), err);
-        if (status == GRAFT_OK)
-            status = conversation_add(&out->conversation, "assistant", json_string_value(answer),
-                                      json_string_length(answer), err);
-        if (status != GRAFT_OK)
-            return status;
-    }
+                         "%s: weight is %s; expected a number from 0 (not trained) to %g, 1 being "
+                         "what a row has anyway",
+                         in->origin,
+                         json_is_number(weight) ? "out of range" : json_type_name(weight),
+                         ROW_WEIGHT_MAX);
+    out->weight = value;
     return GRAFT_OK;
 }
 
-static graft_status read_instruction(data_row *out, json_t *row, bool has_template,
-                                     const char *origin, graft_error *err) {
-    json_t *instruction, *input, *output, *system;
-    json_t *history = json_object_get(row, "history");
-    graft_status status = get_text(&instruction, row, "instruction", true, origin, err);
-    if (status == GRAFT_OK)
-        status = get_text(&input, row, "input", false, origin, err);
-    if (status == GRAFT_OK)
-        status = get_text(&output, row, "output", true, origin, err);
-    if (status == GRAFT_OK)
-        status = get_text(&system, row, "system", false, origin, err);
-    if (status != GRAFT_OK)
-        return status;
-    bool has_system = system && json_string_length(system);
-    bool has_history =
-        history && !json_is_null(history) && (!json_is_array(history) || json_array_size(history));
-    if ((has_system || has_history) && !has_template)
-        return error_set(err, GRAFT_E_INPUT,
-                         "%s: %s can only be shown by a chat template, and there is none; give "
-                         "--chat-template FILE or a built-in name such as chatml",
-                         origin, has_system ? "system" : "history");
-
-    if (!has_template)
-        strbuf_add_text(&out->prompt, "### Instruction:\n");
-    add_string(&out->prompt, instruction);
-    if (input && json_string_length(input)) {
-        strbuf_add_text(&out->prompt, "\n");
-        add_string(&out->prompt, input);
-    }
-    if (!has_template)
-        strbuf_add_text(&out->prompt, "\n\n### Response:\n");
-    add_string(&out->completion, output);
-    out->has_empty_answer = !json_string_length(output);
-    out->ends_in_eos = out->is_user_text = true;
-    if (!has_template)
-        return GRAFT_OK;
-    if (has_system)
-        status = conversation_add(&out->conversation, "system", json_string_value(system),
-                                  json_string_length(system), err);
-    if (status == GRAFT_OK && has_history)
-        status = add_history(out, history, origin, err);
-    if (status == GRAFT_OK)
-        status = as_conversation(out, err);
-    out->completion_first = 0; /* the history's answers are trained too, as LLaMA-Factory does */
-    return status;
-}
-
-static graft_status read_text(data_row *out, json_t *row, const char *origin, graft_error *err) {
-    json_t *text;
-    graft_status status = get_text(&text, row, "text", true, origin, err);
-    add_string(&out->completion, text);
-    return status;
-}
-
-static graft_status read_id(int32_t *out, json_t *value, const char *key, size_t i, bool is_label,
-                            const char *origin, graft_error *err) {
-    json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
-    bool ok = (id >= 0 && id < INT32_MAX) || (is_label && id == NOT_TRAINED);
-    if (!ok)
-        return error_set(err, GRAFT_E_INPUT, "%s: %s[%zu] is %s; expected a token id%s", origin,
-                         key, i, json_is_integer(value) ? "out of range" : json_type_name(value),
-                         is_label ? " or -100" : "");
-    *out = (int32_t)id;
-    return GRAFT_OK;
-}
-
-static graft_status read_tokens(data_row *out, json_t *row, const char *origin, graft_error *err) {
-    json_t *ids = json_object_get(row, "input_ids"), *labels = json_object_get(row, "labels");
-    bool has_labels = labels && !json_is_null(labels);
-    if (!json_is_array(ids) || (has_labels && !json_is_array(labels)))
-        return error_set(err, GRAFT_E_INPUT, "%s: %s is %s; expected a list of token ids", origin,
-                         json_is_array(ids) ? "labels" : "input_ids",
-                         json_type_name(json_is_array(ids) ? labels : ids));
-    size_t n = json_array_size(ids);
-    if (has_labels && json_array_size(labels) != n)
-        return error_set(
-            err, GRAFT_E_INPUT,
-            "%s: %zu input_ids but %zu labels; expected as many labels as ids, not shifted", origin,
-            n, json_array_size(labels));
-    if (!mem_reserve(&out->ids, &out->capacity, n, sizeof *out->ids) ||
-        !mem_reserve(&out->labels, &out->labels_capacity, n, sizeof *out->labels))
-        return error_memory(err, n * sizeof *out->ids, "a row's ids");
-    graft_status status = GRAFT_OK;
-    for (size_t i = 0; status == GRAFT_OK && i < n; i++) {
-        status = read_id(&out->ids[i], json_array_get(ids, i), "input_ids", i, false, origin, err);
-        out->labels[i] = out->ids[i];
-        if (status == GRAFT_OK && has_labels)
-            status =
-                read_id(&out->labels[i], json_array_get(labels, i), "labels", i, true, origin, err);
-    }
-    out->n_ids = n;
-    return status;
-}
-
-graft_status data_row_read(data_row *out, json_t *row, bool has_template, const char *origin,
-                           graft_error *err) {
+graft_status data_row_read(data_row *out, json_t *row, answer_kind answer, bool has_template,
+                           const char *origin, graft_error *err) {
+    const row_input in = {row, has_template, origin};
     conversation_free(&out->conversation);
     strbuf_clear(&out->prompt);
     strbuf_clear(&out->completion);
     out->n_ids = out->completion_first = 0;
     out->ends_in_eos = out->is_user_text = out->has_empty_answer = false;
-    graft_status status = check_preference(row, origin, err);
-    if (status != GRAFT_OK)
-        return status;
     const kind_keys *keys = find_kind(row);
     if (!keys)
         return refuse_unknown(row, origin, err);
     out->kind = keys->kind;
-    switch (keys->kind) {
-    case ROW_TOKENS:
-        status = read_tokens(out, row, origin, err);
-        break;
-    case ROW_MESSAGES:
-        status = read_messages(out, row, origin, err);
-        break;
-    case ROW_PROMPT:
-        status = read_prompt(out, row, has_template, origin, err);
-        break;
-    case ROW_INSTRUCTION:
-        status = read_instruction(out, row, has_template, origin, err);
-        break;
-    case ROW_TEXT:
-        status = read_text(out, row, origin, err);
-        break;
-    }
+    out->answer = keys->kind == ROW_PAIR ? answer : ANSWER_PLAIN;
+    graft_status status = read_weight(out, &in, err);
+    if (status == GRAFT_OK)
+        status = keys->read(out, &in, err);
     if (status == GRAFT_OK && (out->prompt.failed || out->completion.failed))
         status = error_memory(err, out->prompt.length + out->completion.length, "a row's text");
     return status;

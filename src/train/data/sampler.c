@@ -5,50 +5,118 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct sampler {
     uint64_t seed;
-    int64_t rows;
+    sampler_group *groups; /* [n_groups] */
+    size_t n_groups;
+    int64_t rows; /* of one epoch */
     bool shuffle;
     data_cursor cursor;
     int64_t ordered_epoch; /* whose order `order` holds; -1: none yet */
     uint64_t *order;       /* [rows] */
+    uint64_t *drawn;       /* [rows of the largest group]: scratch of a part that is drawn */
 };
+
+int64_t sampler_group_rows(const sampler_group *group) {
+    double exact = group->share * (double)group->rows;
+    int64_t rows = (int64_t)(exact + 0.5);
+    return rows > 0 ? rows : 1;
+}
+
+graft_status sampler_create_groups(sampler **out, const sampler_group *groups, size_t n,
+                                   uint64_t seed, bool shuffle, graft_error *err) {
+    *out = NULL;
+    int64_t rows = 0, largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        assert(groups[i].rows > 0 && groups[i].share > 0);
+        rows += sampler_group_rows(&groups[i]);
+        if (groups[i].rows > largest)
+            largest = groups[i].rows;
+    }
+    assert(rows > 0);
+    sampler *s = mem_array(1, sizeof *s);
+    if (!s)
+        return error_memory(err, sizeof *s, "the order of the rows");
+    *s = (sampler){
+        .seed = seed, .n_groups = n, .rows = rows, .shuffle = shuffle, .ordered_epoch = -1};
+    s->groups = mem_array(n, sizeof *s->groups);
+    s->order = mem_array((size_t)rows, sizeof *s->order);
+    s->drawn = mem_array((size_t)largest, sizeof *s->drawn);
+    if (!s->groups || !s->order || !s->drawn) {
+        sampler_destroy(&s);
+        return error_memory(err, (size_t)(rows + largest) * sizeof *s->order,
+                            "the order of the rows");
+    }
+    memcpy(s->groups, groups, n * sizeof *groups);
+    *out = s;
+    return GRAFT_OK;
+}
 
 graft_status sampler_create(sampler **out, int64_t rows, uint64_t seed, bool shuffle,
                             graft_error *err) {
     assert(rows > 0);
-    *out = NULL;
-    sampler *s = mem_array(1, sizeof *s);
-    uint64_t *order = mem_array((size_t)rows, sizeof *order);
-    if (!s || !order) {
-        free(s);
-        free(order);
-        return error_memory(err, (size_t)rows * sizeof *order, "the order of the rows");
-    }
-    *s = (sampler){
-        .seed = seed, .rows = rows, .shuffle = shuffle, .ordered_epoch = -1, .order = order};
-    *out = s;
-    return GRAFT_OK;
+    const sampler_group all = {rows, 1};
+    return sampler_create_groups(out, &all, 1, seed, shuffle, err);
 }
 
 void sampler_destroy(sampler **s) {
     if (!*s)
         return;
+    free((*s)->groups);
     free((*s)->order);
+    free((*s)->drawn);
     free(*s);
     *s = NULL;
+}
+
+int64_t sampler_rows_per_epoch(const sampler *s) {
+    return s->rows;
+}
+
+/* Streams of the run's seed: the tag keeps the epochs' apart from those of other users, and the
+ * groups' apart from the whole order's. */
+static rng epoch_stream(const sampler *s, size_t group) {
+    uint64_t tag = (uint64_t)0x64617461 + group;
+    return rng_create(s->seed, tag << 32 | (uint64_t)s->cursor.epoch);
+}
+
+static int compare_rows(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Rows first .. first + group->rows - 1, as often as the group's share says. */
+static int64_t order_group(sampler *s, size_t i, uint64_t first, uint64_t *order) {
+    const sampler_group *group = &s->groups[i];
+    int64_t wanted = sampler_group_rows(group), n = 0;
+    for (; n + group->rows <= wanted; n += group->rows)
+        for (int64_t k = 0; k < group->rows; k++)
+            order[n + k] = first + (uint64_t)k;
+    if (n == wanted)
+        return wanted;
+    for (int64_t k = 0; k < group->rows; k++)
+        s->drawn[k] = first + (uint64_t)k;
+    rng random = epoch_stream(s, i + 1);
+    rng_shuffle(&random, s->drawn, (size_t)group->rows);
+    qsort(s->drawn, (size_t)(wanted - n), sizeof *s->drawn, compare_rows);
+    memcpy(order + n, s->drawn, (size_t)(wanted - n) * sizeof *order);
+    return wanted;
 }
 
 static void order_epoch(sampler *s) {
     if (s->ordered_epoch == s->cursor.epoch)
         return;
-    for (int64_t i = 0; i < s->rows; i++)
-        s->order[i] = (uint64_t)i;
+    uint64_t first = 0;
+    int64_t n = 0;
+    for (size_t i = 0; i < s->n_groups; i++) {
+        n += order_group(s, i, first, s->order + n);
+        first += (uint64_t)s->groups[i].rows;
+    }
     if (s->shuffle) {
-        /* The tag keeps these streams apart from those of other users of the run's seed. */
-        rng order = rng_create(s->seed, (uint64_t)0x64617461 << 32 | (uint64_t)s->cursor.epoch);
-        rng_shuffle(&order, s->order, (size_t)s->rows);
+        rng random = epoch_stream(s, 0);
+        rng_shuffle(&random, s->order, (size_t)s->rows);
     }
     s->ordered_epoch = s->cursor.epoch;
 }

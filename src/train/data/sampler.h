@@ -13,8 +13,19 @@ typedef struct data_cursor {
 
 typedef struct sampler sampler;
 
-/* rows > 0. */
+/* rows > 0, each once an epoch. */
 graft_status sampler_create(sampler **, int64_t rows, uint64_t seed, bool shuffle, graft_error *);
+
+/* Rows one after another that are taken `share` times an epoch: share * rows of them, rounded, at
+ * least one. Whole numbers of times take every row; what is left over is drawn anew each epoch. */
+typedef struct sampler_group {
+    int64_t rows; /* > 0 */
+    double share; /* > 0 */
+} sampler_group;
+int64_t sampler_group_rows(const sampler_group *); /* that it gives to one epoch */
+graft_status sampler_create_groups(sampler **, const sampler_group *, size_t n, uint64_t seed,
+                                   bool shuffle, graft_error *);
+int64_t sampler_rows_per_epoch(const sampler *);
 void sampler_destroy(sampler **);
 
 /* The rows of the next step: `wanted` of them, fewer at an epoch's end (a step never spans two

@@ -1,6 +1,7 @@
 #include "train/data/supervise.h"
 
 #include "base/memory.h"
+#include "text/tokenizer/special_tokens.h"
 #include "train/data/control_text.h"
 
 #include <assert.h>
@@ -27,12 +28,8 @@ static graft_status read_special_tokens(supervisor *s, graft_error *err) {
     s->eos = tokenizer_eos(t);
     s->eos_text = s->eos < 0 ? NULL : tokenizer_token_text(t, s->eos);
     s->eos_length = s->eos_text ? strlen(s->eos_text) : 0;
-    s->variables = json_object();
-    const char *name, *text;
-    for (size_t i = 0; tokenizer_special_token(t, i, &name, &text); i++)
-        if (json_object_set_new(s->variables, name, json_string(text)))
-            return error_memory(err, 0, "the special tokens");
-    return control_text_create(&s->controls, t, err);
+    graft_status status = special_tokens_json(&s->variables, t, err);
+    return status == GRAFT_OK ? control_text_create(&s->controls, t, err) : status;
 }
 
 graft_status supervisor_create(supervisor **out, const dataset_options *options, graft_error *err) {
@@ -107,10 +104,11 @@ static void drop_doubled_bos(const supervisor *s, encoded_row *row) {
 /* ---- Spans to tokens --------------------------------------------------------------------------
  */
 
-/* A token without width (white space that offsets leave out) stands at the end of what it came
- * from. */
+/* Any of the token's text is enough, as Transformers' assistant mask and TRL have it: a token that
+ * straddles a border holds the first of the answer. One without width (white space that offsets
+ * leave out) stands at the end of what it came from. */
 static bool token_is_inside(const row_token *t, size_t begin, size_t end) {
-    return t->begin < t->end ? t->begin >= begin && t->end <= end
+    return t->begin < t->end ? t->begin < end && t->end > begin
                              : t->begin > begin && t->begin <= end;
 }
 
@@ -128,9 +126,11 @@ static void train_everything(encoded_row *row) {
 /* The span that may hold the token: the first that does not end before it. */
 static size_t find_span(const template_result *rendered, const row_token *token) {
     size_t low = 0, high = rendered->n_spans;
+    /* A token without width belongs to the span that ends where it stands. */
+    size_t first = token->begin < token->end ? (size_t)token->begin + 1 : token->begin;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (rendered->spans[middle].end < token->end)
+        if (rendered->spans[middle].end < first)
             low = middle + 1;
         else
             high = middle;
@@ -296,10 +296,18 @@ cleanup:
     return status;
 }
 
+/* Completions end in EOS; so do texts that are trained (not evaluated: perplexity is over what
+ * stands there). */
+static bool ends_in_eos(const supervisor *s, const encoded_row *out, const data_row *row) {
+    bool is_text = row->kind == ROW_TEXT && !out->is_document;
+    return row->ends_in_eos || (is_text && s->options.text_ends);
+}
+
 static graft_status encode_plain(supervisor *s, encoded_row *out, const data_row *row,
                                  const char *origin, graft_error *err) {
     size_t n = row->completion.length;
-    if (row->ends_in_eos)
+    bool has_end = ends_in_eos(s, out, row);
+    if (has_end)
         n = length_without_eos(s, strbuf_text(&row->completion), n);
     strbuf_add(&out->text, strbuf_text(&row->prompt), row->prompt.length);
     strbuf_add(&out->text, strbuf_text(&row->completion), n);
@@ -314,13 +322,13 @@ static graft_status encode_plain(supervisor *s, encoded_row *out, const data_row
     }
     if (!encoded_row_append(out, &s->scratch, 0, s->scratch.n, 0))
         return tokens_memory(out, err);
-    if (row->ends_in_eos || out->is_document)
+    if (has_end || out->is_document)
         drop_added_at_end(out);
     if (row->kind == ROW_TEXT || s->options.train_on == TRAIN_ON_ALL)
         train_everything(out);
     else
         train_range(out, row->prompt.length, out->text.length);
-    if (!row->ends_in_eos)
+    if (!has_end || (row->kind == ROW_TEXT && !n)) /* an empty text teaches nothing */
         return GRAFT_OK;
     if (s->eos >= 0)
         return append_eos(s, out, err);
@@ -359,6 +367,8 @@ graft_status supervisor_encode(supervisor *s, encoded_row *out, data_row *row, c
                                graft_error *err) {
     graft_status status;
     out->kind = row->kind;
+    out->weight = row->weight;
+    out->source.answer = (int32_t)row->answer;
     if (row->has_empty_answer)
         encoded_row_find(out, GATE_EMPTY_ANSWER);
     if (row->kind == ROW_TOKENS)

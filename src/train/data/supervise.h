@@ -1,6 +1,5 @@
 /* From a data row to tokens with labels: renders, encodes, and carries the supervised character
- * spans over to tokens. A token is trained when it lies wholly inside a span: one that straddles a
- * border is not. */
+ * spans over to tokens. A token is trained when any of its text lies inside a span. */
 #ifndef GRAFT_TRAIN_DATA_SUPERVISE_H
 #define GRAFT_TRAIN_DATA_SUPERVISE_H
 

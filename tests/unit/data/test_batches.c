@@ -3,6 +3,7 @@
 #include "base/rng.h"
 #include "train/data/dataset_summary.h"
 #include "train/data/packing.h"
+#include "train/data/row_packer.h"
 #include "train/data/sampler.h"
 
 #include <stdlib.h>
@@ -190,6 +191,84 @@ static void test_micro_batches_fill_up(void **state) {
     dataset_close(&d);
 }
 
+/* ---- The order rows are packed in ---- */
+
+static row_packer make_packer(void **memory, int64_t capacity) {
+    row_packer p;
+    layout l = layout_counting();
+    row_packer_layout(&p, &l, capacity);
+    *memory = aligned_alloc(LAYOUT_ALIGNMENT, l.high_water);
+    assert_non_null(*memory);
+    l = layout_over(*memory, l.high_water);
+    row_packer_layout(&p, &l, capacity);
+    return p;
+}
+
+static int64_t count_micro_batches(const dataset *d, const uint64_t *rows, int64_t n,
+                                   int32_t tokens) {
+    const batch_limits limits = {.max_tokens = tokens, .max_rows = INT32_MAX};
+    int64_t batches = 0;
+    for (int64_t at = 0; at < n; batches++)
+        at += micro_batch_rows(d, rows + at, n - at, &limits);
+    return batches;
+}
+
+static void assert_is_permutation(const uint64_t *order, const uint64_t *rows, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        int found = 0;
+        for (int64_t k = 0; k < n; k++)
+            found += order[k] == rows[i];
+        assert_int_equal(found, 1);
+    }
+}
+
+/* 60 and 40, 55 and 45, 50 and 50 fill three bins of 100 whole; as they come they need five. */
+static void test_best_fit_fills_bins(void **state) {
+    (void)state;
+    dataset *d;
+    void *memory;
+    assert_ok(dataset_create(&d, &test_error));
+    static const int32_t ids[200], lengths[] = {60, 55, 50, 40, 150, 50, 45};
+    for (size_t i = 0; i < 7; i++)
+        assert_ok(dataset_add(d, ids, NULL, lengths[i], (data_source){0}, &test_error));
+    row_packer p = make_packer(&memory, 7);
+    const uint64_t rows[] = {0, 1, 2, 3, 4, 5, 6}, other[] = {6, 3, 4, 0, 5, 1, 2};
+    const uint64_t expected[] = {4, 0, 3, 1, 6, 2, 5};
+    assert_int_equal(count_micro_batches(d, rows, 7, 100), 5);
+    const uint64_t *order = row_packer_fit(&p, d, rows, 7, 0, 100);
+    assert_memory_equal(order, expected, sizeof expected);
+    assert_int_equal(count_micro_batches(d, order, 7, 100), 4);
+    assert_memory_equal(row_packer_fit(&p, d, other, 7, 0, 100), expected, sizeof expected);
+    const uint64_t by_length[] = {4, 0, 1, 2, 5, 6, 3};
+    assert_memory_equal(row_packer_longest_first(&p, d), by_length, sizeof by_length);
+    free(memory);
+    dataset_close(&d);
+}
+
+/* Any rows, more bins than stay open: every row once, never more micro-batches than before. */
+static void test_best_fit_keeps_every_row(void **state) {
+    (void)state;
+    enum { N = 700 };
+    dataset *d = make_rows(N, 9);
+    uint64_t rows[N];
+    void *memory;
+    row_packer p = make_packer(&memory, N);
+    rng random = rng_create(5, 5);
+    for (int round = 0; round < 6; round++) {
+        for (uint64_t i = 0; i < N; i++)
+            rows[i] = i;
+        rng_shuffle(&random, rows, N);
+        int32_t longest = dataset_count(d).longest, bin = longest + 300 * round;
+        int64_t n = round % 2 ? N : 40;
+        int64_t before = count_micro_batches(d, rows, n, bin);
+        const uint64_t *order = row_packer_fit(&p, d, rows, n, 0, bin);
+        assert_is_permutation(order, rows, n);
+        assert_true(count_micro_batches(d, order, n, bin) <= before);
+    }
+    free(memory);
+    dataset_close(&d);
+}
+
 static void test_step_without_targets(void **state) {
     (void)state;
     dataset *d;
@@ -244,10 +323,11 @@ static void test_summary(void **state) {
     assert_int_equal(s.percentile_90, 90);
     assert_int_equal(s.percentile_99, 99);
     test_assert_near(s.supervised_share, 4950.0 / 5050.0, 0, 1e-12, "share");
-    const int64_t expected[] = {1, 2, 4, 8, 16, 32, 37};
+    assert_int_equal(s.bin_tokens, 5); /* with 2 there were 51 bins */
+    assert_int_equal(s.n_bins, 21);
     int64_t rows = 0;
-    for (int i = 0; i < LENGTH_BUCKETS; i++) {
-        assert_int_equal(s.lengths[i], i < 7 ? expected[i] : 0);
+    for (int32_t i = 0; i < s.n_bins; i++) {
+        assert_int_equal(s.lengths[i], i == 0 ? 4 : i < 20 ? 5 : 1);
         rows += s.lengths[i];
     }
     assert_int_equal(rows, 100);
@@ -259,6 +339,8 @@ int main(void) {
         cmocka_unit_test(test_targets_are_shifted),
         cmocka_unit_test(test_packed_equals_unpacked),
         cmocka_unit_test(test_micro_batches_fill_up),
+        cmocka_unit_test(test_best_fit_fills_bins),
+        cmocka_unit_test(test_best_fit_keeps_every_row),
         cmocka_unit_test(test_step_without_targets),
         cmocka_unit_test(test_hash_sees_every_change),
         cmocka_unit_test(test_summary),

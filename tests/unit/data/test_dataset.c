@@ -120,7 +120,8 @@ static void test_every_label_masked_after_truncation(void **state) {
                               "of it before the answer\", "
                               "\"completion\": \"yes\"}\n";
     assert_bad("d.jsonl", row,
-               "not one of 1 rows has a supervised token within max_length 64 (1 have");
+               "not one of 1 rows has a supervised token within max_length 64 (1 with nothing "
+               "supervised: ");
     assert_said("d.jsonl:1");
     char two[1024];
     snprintf(two, sizeof two, "%s{\"prompt\": \"a\", \"completion\": \"b\"}\n", row);
@@ -229,7 +230,7 @@ static void test_mixed_kinds(void **state) {
 static void test_one_token_sample(void **state) {
     (void)state;
     assert_bad("d.jsonl", "{\"input_ids\": [1]}\n{\"input_ids\": []}\n",
-               "(0 have nothing supervised, 1 one token, 1 none at all)");
+               "d.jsonl:1; 1 without a token: ");
 }
 
 /* D15 */

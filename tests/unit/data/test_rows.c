@@ -9,7 +9,8 @@ static graft_status read_as(data_row *out, const char *text, bool has_template) 
     json_t *json = NULL;
     *out = (data_row){0};
     assert_ok(json_parse(&json, text, strlen(text), "t", &test_error));
-    graft_status status = data_row_read(out, json, has_template, "d.jsonl:7", &test_error);
+    graft_status status =
+        data_row_read(out, json, ANSWER_CHOSEN, has_template, "d.jsonl:7", &test_error);
     json_decref(json);
     return status;
 }
@@ -250,18 +251,113 @@ static void test_tokens(void **state) {
     assert_bad("{\"input_ids\": \"5\"}", "input_ids is a string");
 }
 
-static void test_unknown_and_preference_rows(void **state) {
+static void test_unknown_rows(void **state) {
     (void)state;
     assert_bad("{\"foo\": 1, \"bar\": 2}", "the row's keys (foo, bar) fit no kind of row");
     assert_bad("{}", "the row's keys (none)");
     assert_bad("{\"text\": 5}", "text is");
+}
+
+/* ---- Preference rows --------------------------------------------------------------------------
+ */
+
+/* One answer of a pair: as messages (JSON) where the first `prompts` are the prompt. */
+static void assert_answer(const char *text, answer_kind answer, const char *messages,
+                          size_t prompts) {
+    json_t *json = NULL;
+    data_row row = {0};
+    strbuf out = {0};
+    assert_ok(json_parse(&json, text, strlen(text), "t", &test_error));
+    assert_ok(data_row_read(&row, json, answer, true, "d.jsonl:7", &test_error));
+    json_write(&out, row.conversation.messages, JSON_TIGHT, true);
+    assert_string_equal(strbuf_text(&out), messages);
+    assert_int_equal(row.completion_first, prompts);
+    assert_int_equal(row.answer, answer);
+    strbuf_free(&out);
+    data_row_free(&row);
+    json_decref(json);
+}
+
+static const char chosen_a[] = "[{\"content\":\"p\",\"role\":\"user\"},"
+                               "{\"content\":\"a\",\"role\":\"assistant\"}]";
+static const char rejected_b[] = "[{\"content\":\"p\",\"role\":\"user\"},"
+                                 "{\"content\":\"b\",\"role\":\"assistant\"}]";
+
+static void test_pairs(void **state) {
+    (void)state;
+    static const char *const rows[] = {
+        "{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"b\"}",
+        "{\"question\": \"p\", \"chosen\": \"a\", \"rejected\": \"b\"}",
+        "{\"instruction\": \"p\", \"input\": \"\", \"chosen\": \"a\", \"rejected\": \"b\"}",
+        "{\"prompt\": [{\"role\": \"user\", \"content\": \"p\"}], \"chosen\": [{\"role\": "
+        "\"assistant\", \"content\": \"a\"}], \"rejected\": [{\"role\": \"assistant\", "
+        "\"content\": \"b\"}]}",
+        "{\"conversations\": [{\"from\": \"human\", \"value\": \"p\"}], \"chosen\": {\"from\": "
+        "\"gpt\", \"value\": \"a\"}, \"rejected\": {\"from\": \"gpt\", \"value\": \"b\"}}",
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"p\"}], \"chosen\": \"a\", "
+        "\"rejected\": \"b\"}",
+        /* The prompt in the answers' beginnings, and beside it as a text. */
+        "{\"prompt\": \"p\", \"chosen\": [{\"role\": \"user\", \"content\": \"p\"}, {\"role\": "
+        "\"assistant\", \"content\": \"a\"}], \"rejected\": [{\"role\": \"user\", \"content\": "
+        "\"p\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}"};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        assert_answer(rows[i], ANSWER_CHOSEN, chosen_a, 1);
+        assert_answer(rows[i], ANSWER_REJECTED, rejected_b, 1);
+    }
+}
+
+/* As TRL's extract_prompt: a space before the difference is the answers'. */
+static void test_pairs_of_texts_that_begin_alike(void **state) {
+    (void)state;
+    assert_plain("{\"chosen\": \"Q: 1? A: yes\", \"rejected\": \"Q: 1? A: no\"}",
+                 "Q: 1? A:", " yes", true);
+    assert_plain("{\"chosen\": \"\u00e9\u00e8\", \"rejected\": \"\u00e9\u00e9\"}", "\u00e9",
+                 "\u00e8", true);
+    assert_plain("{\"chosen\": \"x\", \"rejected\": \"y\"}", "", "x", true);
+}
+
+static void test_bad_pairs(void **state) {
+    (void)state;
+    assert_bad("{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"a\"}",
+               "chosen and rejected are equal");
+    assert_bad("{\"prompt\": \"p\", \"chosen\": 5, \"rejected\": \"a\"}", "chosen is");
+    assert_bad("{\"chosen\": \"p\", \"rejected\": []}", "a pair without a prompt");
+    assert_bad("{\"chosen\": [{\"role\": \"user\", \"content\": \"p\"}], \"rejected\": [{\"role\": "
+               "\"user\", \"content\": \"p\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}",
+               "the same up to the end of one");
+    assert_bad("{\"prompt\": \"p\", \"chosen\": {\"content\": \"a\"}, \"rejected\": \"b\"}",
+               "chosen[0] has no \"role\"");
+}
+
+static void test_judged(void **state) {
+    (void)state;
+    assert_answer("{\"prompt\": \"p\", \"completion\": \"a\", \"label\": true}", ANSWER_CHOSEN,
+                  chosen_a, 1);
+    assert_answer("{\"messages\": [{\"role\": \"user\", \"content\": \"p\"}, {\"role\": "
+                  "\"assistant\", \"content\": \"b\"}], \"label\": false}",
+                  ANSWER_REJECTED, rejected_b, 1);
+    assert_bad("{\"messages\": [{\"role\": \"user\", \"content\": \"p\"}], \"label\": false}",
+               "a judged conversation ends with role \"user\"");
+    data_row row; /* a class is no judgement */
+    assert_ok(read_row(&row, "{\"prompt\": \"p\", \"completion\": \"a\", \"label\": 1}"));
+    assert_int_equal(row.kind, ROW_PROMPT);
+    data_row_free(&row);
+    assert_ok(read_row(&row, "{\"text\": \"p\", \"label\": true}"));
+    assert_int_equal(row.kind, ROW_TEXT);
+    data_row_free(&row);
+}
+
+static void test_row_weight(void **state) {
+    (void)state;
     data_row row;
-    assert_refused(read_row(&row, "{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"b\"}"),
-                   GRAFT_E_UNSUPPORTED, "preference");
+    assert_ok(read_row(&row, "{\"text\": \"p\", \"weight\": 0.5}"));
+    assert_true(row.weight == 0.5);
     data_row_free(&row);
-    assert_refused(read_row(&row, "{\"messages\": [], \"label\": true}"), GRAFT_E_UNSUPPORTED,
-                   "preference");
+    assert_ok(read_row(&row, "{\"text\": \"p\", \"weight\": null}"));
+    assert_true(row.weight == 1);
     data_row_free(&row);
+    assert_bad("{\"text\": \"p\", \"weight\": -1}", "weight is out of range");
+    assert_bad("{\"text\": \"p\", \"weight\": \"1\"}", "weight is a string");
 }
 
 static void test_extra_columns(void **state) {
@@ -288,7 +384,12 @@ int main(void) {
         cmocka_unit_test(test_prompt_and_completion),
         cmocka_unit_test(test_alpaca),
         cmocka_unit_test(test_tokens),
-        cmocka_unit_test(test_unknown_and_preference_rows),
+        cmocka_unit_test(test_unknown_rows),
+        cmocka_unit_test(test_pairs),
+        cmocka_unit_test(test_pairs_of_texts_that_begin_alike),
+        cmocka_unit_test(test_bad_pairs),
+        cmocka_unit_test(test_judged),
+        cmocka_unit_test(test_row_weight),
         cmocka_unit_test(test_extra_columns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
 
 #include "base/file_map.h"
 #include "evaluate/loss.h"
+#include "model/step_arena.h"
 #include "text/tokenizer/tokenizer.h"
 
 #include <math.h>
@@ -61,14 +62,29 @@ static void open_stories(model_case *m, tokenizer **t, int backend_kind) {
     assert_ok(tokenizer_load(t, test_data("models/stories260K"), NULL, &test_error));
 }
 
-static loss_total evaluate(const model_case *m, rows *r, loss_limits limits) {
-    loss_evaluator *e = NULL;
+static void open_arena(step_arena *arena, const model_run *run, int32_t max_tokens,
+                       int32_t max_rows) {
+    const step_limits limits = {
+        .max_tokens = max_tokens, .max_labelled = max_tokens, .max_segments = max_rows};
+    assert_ok(step_arena_create(arena, run, &limits, "a test", &test_error));
+}
+
+static loss_total evaluate(const model_case *m, rows *r, int32_t max_tokens, int32_t max_rows) {
     loss_total total;
+    double row_sums[ROWS_MAX], sum = 0;
     model_run run = model_case_run(m);
-    assert_ok(loss_evaluator_create(&e, &run, limits, &test_error));
+    step_arena arena;
+    open_arena(&arena, &run, max_tokens, max_rows);
+    const loss_pass pass = {
+        .run = &run, .step = &arena.step, .builder = &arena.builder, .row_sums = row_sums};
+    for (int i = 0; i < r->n; i++)
+        r->row[i].row_id = (uint64_t)i;
     r->next = 0;
-    assert_ok(loss_evaluate(&total, e, (row_source){next_row, r}, NULL, &test_error));
-    loss_evaluator_destroy(&e);
+    assert_ok(loss_evaluate(&total, &pass, (row_source){next_row, r}, NULL, &test_error));
+    for (int i = 0; i < r->n; i++)
+        sum += row_sums[i];
+    assert_memory_equal(&sum, &total.sum, sizeof sum);
+    step_arena_free(&arena);
     return total;
 }
 
@@ -85,7 +101,7 @@ static void check_losses(int backend_kind) {
     open_stories(&m, &t, backend_kind);
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         rows r = {.row = {text_row(t, texts[i].file)}, .n = 1};
-        loss_total total = evaluate(&m, &r, (loss_limits){.max_tokens = CONTEXT, .max_rows = 1});
+        loss_total total = evaluate(&m, &r, CONTEXT, 1);
         assert_int_equal(total.tokens, texts[i].tokens);
         assert_int_equal(total.supervised, texts[i].tokens - 1);
         test_assert_near(total.sum / (double)total.supervised, texts[i].loss, 2e-6, 0,
@@ -112,8 +128,8 @@ static void rows_together_cost_what_they_cost_alone(void **state) {
         r.row[i] = text_row(t, i % 2 ? "tinystories_900.txt" : "shakespeare_900.txt");
         r.row[i].n -= 90 * i;
     }
-    loss_total alone = evaluate(&m, &r, (loss_limits){.max_tokens = CONTEXT, .max_rows = 1});
-    loss_total together = evaluate(&m, &r, (loss_limits){.max_tokens = 2000, .max_rows = 8});
+    loss_total alone = evaluate(&m, &r, CONTEXT, 1);
+    loss_total together = evaluate(&m, &r, 2000, 8);
     assert_int_equal(alone.rows, 4);
     assert_int_equal(together.supervised, alone.supervised);
     assert_memory_equal(&together.sum, &alone.sum, sizeof alone.sum);
@@ -126,8 +142,8 @@ static void a_loss_that_is_not_finite(void **state) {
     (void)state;
     static model_case m;
     tokenizer *t = NULL;
-    loss_evaluator *e = NULL;
     loss_total total;
+    step_arena arena;
     const float values[64] = {[5] = NAN};
     const tensor_view norm = {.data = values, .type = DTYPE_F32, .rank = 1, .shape = {64}};
     open_stories(&m, &t, 1);
@@ -135,11 +151,11 @@ static void a_loss_that_is_not_finite(void **state) {
     m.hooks.outer_norm[OUTER_NORM_FINAL] = (freed_parameter){.value = p->value, .is_freed = true};
     rows r = {.row = {text_row(t, "tinystories_900.txt")}, .n = 1};
     model_run run = model_case_run(&m);
-    assert_ok(loss_evaluator_create(&e, &run, (loss_limits){.max_tokens = CONTEXT, .max_rows = 1},
-                                    &test_error));
-    assert_refused(loss_evaluate(&total, e, (row_source){next_row, &r}, NULL, &test_error),
+    open_arena(&arena, &run, CONTEXT, 1);
+    const loss_pass pass = {.run = &run, .step = &arena.step, .builder = &arena.builder};
+    assert_refused(loss_evaluate(&total, &pass, (row_source){next_row, &r}, NULL, &test_error),
                    GRAFT_E_NUMERIC, "row 0");
-    loss_evaluator_destroy(&e);
+    step_arena_free(&arena);
     free_rows(&r);
     tokenizer_destroy(&t);
     model_case_close(&m);

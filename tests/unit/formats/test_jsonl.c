@@ -274,11 +274,9 @@ static void data_in_other_formats(void **state) {
     (void)state;
     static const struct {
         const char *name, *message;
-    } files[] = {{"x.parquet", "read_parquet"},
-                 {"x.arrow", "Dataset.from_file"},
-                 {"x.csv", "read_csv"},
-                 {"x.csv.gz", "read_csv"},
-                 {"x.tsv", "sep="}};
+    } files[] = {{"x.parquet", "read_parquet"}, {"x.arrow", "Dataset.from_file"},
+                 {"x.feather", "read_feather"}, {"x.csv", "read_csv"},
+                 {"x.csv.gz", "read_csv"},      {"x.tsv", "sep="}};
     row_reader *reader = NULL;
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
         assert_refused(row_reader_open(&reader, files[i].name, &test_error), GRAFT_E_UNSUPPORTED,

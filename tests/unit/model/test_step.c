@@ -115,24 +115,51 @@ static void compare_steps(backend *dev_a, const step_limits *a, passing how_a, b
     free(second);
 }
 
-static void checkpointing_gives_the_same_bits(void **state) {
+/* Every way to divide the two blocks. */
+static void what_blocks_keep_changes_no_bit(void **state) {
     (void)state;
-    step_limits with = limits;
-    with.checkpointing = true;
-    for (int kind = 0; kind < BACKENDS; kind++)
-        for (int32_t jobs = 0; jobs < 2; jobs++)
-            compare_steps(test_backend(kind), &limits, TOGETHER, test_backend(kind), &with,
-                          TOGETHER, jobs);
+    static const int32_t ways[][2] = {{2, 0}, {0, 2}, {1, 0}, {0, 1}, {1, 1}, {INT32_MAX, 0}};
+    for (int labelled_only = 0; labelled_only < 2; labelled_only++)
+        for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
+            for (int32_t jobs = 0; jobs < 2; jobs++) {
+                step_limits all = limits;
+                all.labelled_only = labelled_only;
+                step_limits with = all;
+                with.layers_from_input = ways[i][0];
+                with.layers_without_mlp = ways[i][1];
+                compare_steps(test_backend(i % 2), &all, TOGETHER, test_backend(i % 2), &with,
+                              TOGETHER, jobs);
+            }
+}
+
+/* Leaving out what nobody looks at changes no more than the order of a sum. */
+static void labelled_rows_alone_give_the_same_gradients(void **state) {
+    (void)state;
+    for (int32_t jobs = 0; jobs < 3; jobs++) {
+        step_limits with = limits;
+        size_t n, n_with;
+        with.labelled_only = true;
+        double *all = step_gradients(&n, test_backend(0), &limits, jobs, TOGETHER);
+        double *labelled = step_gradients(&n_with, test_backend(0), &with, jobs, TOGETHER);
+        assert_int_equal(n, n_with);
+        for (size_t i = 0; i < n; i++)
+            test_assert_near(labelled[i], all[i], 1e-14, 1e-10, "gradient");
+        free(all);
+        free(labelled);
+    }
 }
 
 static void packed_equals_one_by_one(void **state) {
     (void)state;
-    step_limits small = limits;
-    small.max_tokens = small.max_labelled = LONG;
-    for (int kind = 0; kind < BACKENDS; kind++)
+    for (int i = 0; i < 2 * BACKENDS; i++) {
+        step_limits large = limits, small;
+        large.labelled_only = i >= BACKENDS;
+        small = large;
+        small.max_tokens = small.max_labelled = LONG;
         for (int32_t jobs = 0; jobs < 3; jobs++)
-            compare_steps(test_backend(kind), &limits, TOGETHER, test_backend(kind), &small,
-                          ONE_BY_ONE, jobs);
+            compare_steps(test_backend(i % BACKENDS), &large, TOGETHER, test_backend(i % BACKENDS),
+                          &small, ONE_BY_ONE, jobs);
+    }
 }
 
 static void any_number_of_threads_gives_the_same_bits(void **state) {
@@ -159,13 +186,15 @@ static void layouts_need_shapes_only(void **state) {
     open_case(&m, test_backend(0));
     add_terms(&m, 2);
     model_hooks_finish(&m.hooks, &m.spec);
-    step_limits with = limits, without = limits, inference = limits;
-    with.checkpointing = true;
+    step_limits with = limits, without = limits, between = limits, inference = limits;
+    with.layers_from_input = m.spec.n_layers;
+    between.layers_without_mlp = m.spec.n_layers;
     inference.training = false;
     size_t whole = layout_bytes(&m.spec, &m.hooks, &without);
     size_t checkpointed = layout_bytes(&m.spec, &m.hooks, &with);
     size_t forward = layout_bytes(&m.spec, &m.hooks, &inference);
-    assert_true(forward < checkpointed && checkpointed < whole);
+    size_t without_mlp = layout_bytes(&m.spec, &m.hooks, &between);
+    assert_true(forward < checkpointed && checkpointed < without_mlp && without_mlp < whole);
     for (size_t i = 0; i < m.n_terms; i++) {
         low_rank_term *t = &m.terms[i];
         t->a = t->b = NULL;
@@ -314,7 +343,8 @@ static void rows_that_do_not_fit_the_builder(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(checkpointing_gives_the_same_bits),
+        cmocka_unit_test(what_blocks_keep_changes_no_bit),
+        cmocka_unit_test(labelled_rows_alone_give_the_same_gradients),
         cmocka_unit_test(packed_equals_one_by_one),
         cmocka_unit_test(any_number_of_threads_gives_the_same_bits),
         cmocka_unit_test(layouts_need_shapes_only),
