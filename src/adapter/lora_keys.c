@@ -60,7 +60,7 @@ const config_key lora_keys[] = {
      .fallback = "null",
      .lacks = "trainable token rows"},
     {.name = "use_bdlora", .kind = KEY_LACKED, .fallback = "null", .lacks = "block-diagonal LoRA"},
-    {.name = "use_dora", .kind = KEY_LACKED, .fallback = "false", .lacks = "DoRA"},
+    {.name = "use_dora", .kind = KEY_FLAG, .fallback = "false"},
     {.name = "use_qalora", .kind = KEY_LACKED, .fallback = "false", .lacks = "QALoRA"},
     {.name = "use_rslora", .kind = KEY_OURS},
     {.name = "velora_config", .kind = KEY_LACKED, .fallback = "null", .lacks = "VeLoRA"},

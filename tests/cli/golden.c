@@ -46,6 +46,8 @@ static const golden_case cases[] = {
      false},
     {"lora_weighted_lr", {"--loraplus-lr-ratio", "16", NULL}, 1, false},
     {"full", {"--method", "full", NULL}, 1, true},
+    {"lora_dora", {NULL}, 1, false},
+    {"lora_dora_embedding", {NULL}, 1, false},
     {"ia3", {NULL}, 1, false},
     {"ia3_explicit", {NULL}, 1, false},
     {"loha", {NULL}, 1, false},

@@ -36,6 +36,8 @@ static const char *const cases[] = {
     "lora_pissa_converted",
     "lora_pissa_rslora_converted",
     "lora_olora_converted",
+    "lora_dora",
+    "lora_dora_embedding",
     "ia3",
     "ia3_explicit",
     "loha",

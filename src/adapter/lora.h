@@ -1,0 +1,62 @@
+/* LoRA inside: a layer, the variants that PEFT's LoraConfig asks for (one file each, at most one at
+ * a time), and the starts of init_lora_weights. */
+#ifndef GRAFT_ADAPTER_LORA_H
+#define GRAFT_ADAPTER_LORA_H
+
+#include "adapter/shape.h"
+
+/* What LoRA does to one module. The first term trains; the second, frozen, takes out of the base
+ * what the start put into the first (scale < 0). */
+typedef struct lora_layer {
+    adapter *adapter;
+    size_t module;
+    bool is_embedding;
+    int32_t rank;
+    double scale;
+    int64_t in, out; /* A [rank, in], B [out, rank] */
+    low_rank_term terms[2];
+    int32_t n_terms;
+    adapter_tensor *a, *b, *bias;      /* bias NULL: none */
+    adapter_tensor *start_a, *start_b; /* NULL: the base stays as it is */
+    adapter_tensor *own;               /* the variant's */
+    size_t derived;                    /* the variant's first derived array */
+    bool is_new;                       /* the variant's own first values wait for prepare */
+    const device_array *made_at;       /* where the variant has put what it makes once */
+} lora_layer;
+
+typedef struct lora_variant {
+    const char *key; /* of adapter_config.json, which asks for it */
+    bool goes_on_embedding;
+    const char *obstacle; /* why it cannot be merged; NULL: it can */
+    /* The layer's own tensors (beside A and B, or in their place) and derived arrays. */
+    graft_status (*shape)(lora_layer *, graft_error *);
+    /* After shape_finish; both may be NULL. */
+    const char *own_suffix;
+    /* First values of `own`, once A and B have theirs. */
+    graft_status (*init)(lora_layer *, backend *, const weight_source *, rng *, graft_error *);
+    /* Once the terms are bound: changes them, or puts a form into the hooks. */
+    void (*bind)(lora_layer *, model_hooks *);
+    graft_status (*prepare)(lora_layer *, backend *, weight_source *,
+                            graft_error *); /* may be NULL */
+    void (*chain)(lora_layer *, backend *); /* may be NULL */
+    /* w holds the base with all terms; may be NULL. */
+    void (*merge)(const lora_layer *, backend *, device_array *w);
+} lora_variant;
+
+extern const lora_variant lora_dora;
+
+/* The variant that the config asks for; NULL: plain. GRAFT_E_INPUT when it asks for two. */
+graft_status lora_variant_of(const lora_variant **, const adapter_config *, graft_error *);
+
+typedef struct lora_state {
+    const lora_variant *variant;
+    const struct lora_start *start; /* NULL: random values, see lora.c */
+    lora_layer *layers;
+    size_t n_layers;
+} lora_state;
+
+static inline lora_state *lora_state_of(const adapter *a) {
+    return a->state;
+}
+
+#endif
