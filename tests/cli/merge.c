@@ -15,6 +15,7 @@ static const char *const cases[] = {
     "lora_embedding",
     "lora_embedding_lm_head",
     "lora_modules_to_save",
+    "lora_dora",
     "ia3",
     "loha",
 };
