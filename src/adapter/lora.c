@@ -4,6 +4,7 @@
 #include "adapter/lora.h"
 
 #include "adapter/methods.h"
+#include "adapter/module_tree.h"
 #include "base/memory.h"
 
 #include <math.h>
@@ -97,6 +98,71 @@ static graft_status add_layer(adapter *a, size_t module, graft_error *err) {
     return status;
 }
 
+/* ---- trainable_token_indices ---- */
+
+static const char tokens_suffix[] = "token_adapter.trainable_tokens_delta";
+
+static graft_status add_tokens_of(adapter *a, size_t module, const json_t *ids, graft_error *err) {
+    lora_state *state = a->state;
+    const module_target *target = &a->targets[module];
+    if (target->is_target || target->frees_weight)
+        return error_set(err, GRAFT_E_INPUT,
+                         "trainable_token_indices: %s is also in %s: it can be one of them (PEFT "
+                         "refuses it too)",
+                         a->modules[module].name,
+                         target->is_target ? "target_modules" : "modules_to_save");
+    trained_tokens *t = &state->tokens[state->n_tokens++];
+    graft_status status =
+        trained_tokens_shape(t, a, module, ids, "trainable_token_indices", tokens_suffix, err);
+    if (status == GRAFT_OK && t->head != module && t->head != (size_t)MODULE_NONE &&
+        (a->targets[t->head].is_target || a->targets[t->head].frees_weight))
+        status = error_set(
+            err, GRAFT_E_UNSUPPORTED,
+            "trainable_token_indices: the tied head %s, which uses the rows, cannot be trained in "
+            "another way as well",
+            a->modules[t->head].name);
+    return status;
+}
+
+static const json_t *embedding_ids(const adapter *a, const json_t *given) {
+    const char *name;
+    json_t *value;
+    for (size_t i = 0; i < a->n_modules; i++)
+        json_object_foreach((json_t *)(uintptr_t)given, name,
+                            value) if (a->modules[i].kind == MODULE_EMBEDDING &&
+                                       module_ends_with(a->modules[i].name, name)) return value;
+    return NULL;
+}
+
+/* A list for the embedding, or an object of lists by the ends of module names. The head comes
+ * first: it is tied to the embedding's rows only without its own. */
+static graft_status add_tokens(adapter *a, graft_error *err) {
+    const json_t *given = config_value(&a->config, "trainable_token_indices");
+    size_t found = 0;
+    graft_status status = GRAFT_OK;
+    if (json_is_null(given) || (json_is_array(given) && !json_array_size(given)))
+        return GRAFT_OK;
+    for (size_t i = a->n_modules; i-- > 0 && status == GRAFT_OK;) {
+        const model_module *m = &a->modules[i];
+        if (m->kind != MODULE_EMBEDDING && m->kind != MODULE_HEAD)
+            continue;
+        const json_t *ids = m->kind == MODULE_EMBEDDING && json_is_array(given) ? given : NULL;
+        const char *name;
+        json_t *value;
+        json_object_foreach((json_t *)(uintptr_t)given, name, value) ids =
+            module_ends_with(m->name, name) ? value : ids;
+        found += ids != NULL;
+        if (ids && !(m->is_tied && json_equal(ids, embedding_ids(a, given))))
+            status = add_tokens_of(a, i, ids, err);
+    }
+    if (status == GRAFT_OK && (!found || found < json_object_size(given)))
+        status = error_set(
+            err, GRAFT_E_INPUT,
+            "trainable_token_indices: expected a list of token ids, or an object of lists for the "
+            "embedding and the head by name");
+    return status;
+}
+
 static void find_tensors(lora_layer *l, const lora_variant *variant) {
     l->a = adapter_tensor_at(l->adapter, l->module, a_name(l));
     l->b = adapter_tensor_at(l->adapter, l->module, b_name(l));
@@ -119,7 +185,11 @@ static graft_status lora_shape(adapter *a, const message_sink *sink, graft_error
         if (a->targets[i].is_target)
             status = add_layer(a, i, err);
     if (status == GRAFT_OK)
+        status = add_tokens(a, err);
+    if (status == GRAFT_OK)
         status = shape_finish(a, sink, err);
+    for (size_t i = 0; i < state->n_tokens && status == GRAFT_OK; i++)
+        trained_tokens_find(&state->tokens[i], tokens_suffix);
     for (size_t i = 0; i < state->n_layers && status == GRAFT_OK; i++)
         find_tensors(&state->layers[i], state->variant);
     return status;
@@ -127,6 +197,8 @@ static graft_status lora_shape(adapter *a, const message_sink *sink, graft_error
 
 static void lora_destroy(adapter *a) {
     lora_state *state = a->state;
+    for (size_t i = 0; state && i < state->n_tokens; i++)
+        trained_tokens_free(&state->tokens[i]);
     if (state)
         free(state->layers);
     free(state);
@@ -166,6 +238,8 @@ static graft_status lora_init_values(adapter *a, backend *dev, const weight_sour
         if (state->variant && state->variant->init)
             status = state->variant->init(l, dev, weights, random, err);
     }
+    for (size_t i = 0; i < state->n_tokens && status == GRAFT_OK; i++)
+        status = trained_tokens_init(&state->tokens[i], dev, weights, true, random, err);
     return status == GRAFT_OK ? shape_init_freed(a, dev, weights, err) : status;
 }
 
@@ -192,6 +266,8 @@ static void lora_bind(adapter *a, model_hooks *hooks) {
     lora_state *state = a->state;
     for (size_t i = 0; i < state->n_layers; i++)
         bind_layer(&state->layers[i], state->variant, hooks);
+    for (size_t i = 0; i < state->n_tokens; i++)
+        trained_tokens_bind(&state->tokens[i], hooks);
     shape_bind_freed(a, hooks);
 }
 
@@ -199,10 +275,11 @@ static graft_status lora_prepare(adapter *a, backend *dev, weight_source *weight
                                  graft_error *err) {
     lora_state *state = a->state;
     graft_status status = GRAFT_OK;
-    if (!state->variant || !state->variant->prepare)
-        return GRAFT_OK;
-    for (size_t i = 0; i < state->n_layers && status == GRAFT_OK; i++)
+    bool has_variant = state->variant && state->variant->prepare;
+    for (size_t i = 0; has_variant && i < state->n_layers && status == GRAFT_OK; i++)
         status = state->variant->prepare(&state->layers[i], dev, weights, err);
+    for (size_t i = 0; i < state->n_tokens && status == GRAFT_OK; i++)
+        status = trained_tokens_prepare(&state->tokens[i], dev, weights, err);
     return status;
 }
 
@@ -249,6 +326,8 @@ static graft_status lora_merge(adapter *a, backend *dev, size_t module, device_a
     (void)scratch;
     const lora_state *state = a->state;
     const lora_layer *l = layer_of(a, module);
+    for (size_t i = 0; i < state->n_tokens; i++)
+        trained_tokens_merge(&state->tokens[i], dev, module, w);
     if (!l)
         return GRAFT_OK;
     if (l->bias && !bias)

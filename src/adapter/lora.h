@@ -4,6 +4,7 @@
 #define GRAFT_ADAPTER_LORA_H
 
 #include "adapter/shape.h"
+#include "adapter/trained_tokens.h"
 
 /* What LoRA does to one module. The first term trains; the second, frozen, takes out of the base
  * what the start put into the first (scale < 0). */
@@ -53,6 +54,8 @@ typedef struct lora_state {
     const struct lora_start *start; /* NULL: random values, see lora.c */
     lora_layer *layers;
     size_t n_layers;
+    trained_tokens tokens[2]; /* of the embedding, of the head: trainable_token_indices */
+    size_t n_tokens;
 } lora_state;
 
 static inline lora_state *lora_state_of(const adapter *a) {

@@ -18,6 +18,7 @@ extern const adapter_method p_tuning_method;
 extern const adapter_method cartridge_method;
 extern const adapter_method cpt_method;
 extern const adapter_method multitask_prompt_tuning_method;
+extern const adapter_method trainable_tokens_method;
 
 /* adapter_model.safetensors and adapter_config.json, in and out. */
 graft_status peft_load(adapter *, backend *, const weight_source *, const char *folder,

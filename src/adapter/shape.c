@@ -149,7 +149,7 @@ void shape_bind_freed(adapter *a, model_hooks *hooks) {
         if (a->tensors[i].role == ROLE_FREED)
             freed_bind(a, &a->tensors[i], hooks);
     for (size_t i = 0; i < a->n_copies; i++)
-        if (!a->copies[i].is_base)
+        if (!a->copies[i].is_base && a->tensors[a->copies[i].tensor].role == ROLE_FREED)
             freed_bind_tied_head(a, &a->tensors[a->copies[i].tensor], hooks);
 }
 
@@ -180,6 +180,8 @@ static graft_status add_copies(adapter *a, graft_error *err) {
         return error_memory(err, 2 * sizeof *a->copies, "the adapter's tensors");
     graft_status status =
         targets_save_embeddings(&save_embeddings, &a->config, a->modules, a->n_modules, err);
+    for (size_t i = 0; i < a->n_modules; i++)
+        save_embeddings = save_embeddings && !a->targets[i].trains_rows;
     for (size_t i = 0; i < a->n_modules && status == GRAFT_OK; i++) {
         module_kind kind = a->modules[i].kind;
         if (a->targets[i].shares_embedding) {

@@ -48,6 +48,8 @@ static const golden_case cases[] = {
     {"full", {"--method", "full", NULL}, 1, true},
     {"lora_dora", {NULL}, 1, false},
     {"lora_dora_embedding", {NULL}, 1, false},
+    {"lora_trainable_tokens", {NULL}, 1, false},
+    {"trainable_tokens", {NULL}, 1, false},
     {"ia3", {NULL}, 1, false},
     {"ia3_explicit", {NULL}, 1, false},
     {"loha", {NULL}, 1, false},

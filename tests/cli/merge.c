@@ -16,6 +16,8 @@ static const char *const cases[] = {
     "lora_embedding_lm_head",
     "lora_modules_to_save",
     "lora_dora",
+    "lora_trainable_tokens",
+    "trainable_tokens",
     "ia3",
     "loha",
 };

@@ -38,6 +38,8 @@ static const char *const cases[] = {
     "lora_olora_converted",
     "lora_dora",
     "lora_dora_embedding",
+    "lora_trainable_tokens",
+    "trainable_tokens",
     "ia3",
     "ia3_explicit",
     "loha",

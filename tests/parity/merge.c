@@ -18,6 +18,10 @@ static const adapter_kind kinds[] = {
     {"dora", LORA_ON("\"all-linear\"", ", \"use_dora\": true"), NULL},
     {"dora_embedding",
      LORA_ON("[\"embed_tokens\", \"lm_head\", \"up_proj\"]", ", \"use_dora\": true"), NULL},
+    {"trainable_tokens", "{\"peft_type\": \"TRAINABLE_TOKENS\", \"token_indices\": [1, 2, 3, 14]}",
+     NULL},
+    {"lora_trainable_tokens", LORA_ON("[\"v_proj\"]", ", \"trainable_token_indices\": [14, 2, 1]"),
+     NULL},
     {"ia3", "{\"peft_type\": \"IA3\"}", NULL},
     {"loha", "{\"peft_type\": \"LOHA\", \"r\": 3, \"target_modules\": \"all-linear\"}", NULL},
 };
