@@ -41,7 +41,8 @@ typedef struct adapter_tensor {
     size_t module;   /* index into adapter.modules; (size_t)MODULE_NONE: shared by several */
     bool is_fixed;   /* never trained: a projection or a position that belongs to the method */
     bool is_unsaved; /* trained, and no tensor of PEFT's file: an encoder of virtual tokens, which
-                        is kept in a file of its own */
+                        is kept in a file of its own. Fixed ones (what a start took out of the
+                        base) are kept in checkpoints alone */
     dtype stored;    /* in the file: DTYPE_F32, or an integer type */
     int64_t
         *integers; /* of an integer tensor (which is fixed), on the host: [count]; no value then */
@@ -92,6 +93,8 @@ typedef struct adapter {
     derived_term *term_places; /* [n_terms], of methods with derived factors */
     size_t n_terms;
     int32_t job;
+    bool is_portable;   /* saved so that every loader reads it, where the base was changed at the
+                           start */
     saved_copy *copies; /* what the file holds beside the tensors */
     size_t n_copies;
     int32_t *start_ids; /* [n_start_ids] of method->start_text, for init; owned */

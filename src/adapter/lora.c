@@ -3,6 +3,7 @@
  */
 #include "adapter/lora.h"
 
+#include "adapter/base_weight.h"
 #include "adapter/methods.h"
 #include "adapter/module_tree.h"
 #include "base/memory.h"
@@ -55,6 +56,37 @@ static const char *b_name(const lora_layer *l) {
     return l->is_embedding ? "lora_embedding_B" : "lora_B.weight";
 }
 
+static const char start_a_name[] = "lora_A.start", start_b_name[] = "lora_B.start";
+
+/* What the start takes out of the base is a frozen term: the base's file stays as it is. */
+static graft_status add_removed(lora_layer *l, double scale, graft_error *err) {
+    adapter_tensor *a = shape_matrix(l->adapter, l->module, start_a_name, l->rank, l->in, err);
+    if (!a)
+        return GRAFT_E_MEMORY;
+    a->is_fixed = a->is_unsaved = true;
+    adapter_tensor *b = shape_matrix(l->adapter, l->module, start_b_name, l->out, l->rank, err);
+    if (!b)
+        return GRAFT_E_MEMORY;
+    b->is_fixed = b->is_unsaved = true;
+    l->terms[1] = (low_rank_term){.scale = (float)-scale, .rank = l->rank, .job = l->adapter->job};
+    l->n_terms = 2;
+    return GRAFT_OK;
+}
+
+static graft_status add_start(lora_layer *l, const lora_start *start, graft_error *err) {
+    if (start->needs_rank && (l->rank > l->in || l->rank > l->out))
+        return error_set(err, GRAFT_E_INPUT,
+                         "init_lora_weights %s wants a rank of at most the smaller side of %s "
+                         "[%lld, %lld], found %d",
+                         l->adapter->config.init_name, l->adapter->modules[l->module].name,
+                         (long long)l->out, (long long)l->in, (int)l->rank);
+    if (l->adapter->config.lora_bias)
+        return error_set(
+            err, GRAFT_E_INPUT,
+            "lora_bias goes with init_lora_weights true or false alone (in PEFT, too)");
+    return start->changes_base ? add_removed(l, l->scale, err) : GRAFT_OK;
+}
+
 static void describe_layer(lora_layer *l, adapter *a, size_t module) {
     const model_module *m = &a->modules[module];
     const module_target *target = &a->targets[module];
@@ -67,6 +99,8 @@ static void describe_layer(lora_layer *l, adapter *a, size_t module) {
                       .n_terms = 1};
     l->in = l->is_embedding ? m->rows : m->cols;
     l->out = l->is_embedding ? m->cols : m->rows;
+    l->a_cols = l->in;
+    l->b_cols = l->rank;
     l->terms[0] = (low_rank_term){
         .scale = (float)l->scale,
         .rank = l->rank,
@@ -76,26 +110,35 @@ static void describe_layer(lora_layer *l, adapter *a, size_t module) {
     };
 }
 
+static graft_status add_factors(lora_layer *l, bool freezes_b, graft_error *err) {
+    adapter *a = l->adapter;
+    graft_status status =
+        add_factor(a, l->module, l->is_embedding ? ROLE_LORA_EMBEDDING_A : ROLE_LORA_A, a_name(l),
+                   l->rank, l->a_cols, err);
+    if (status == GRAFT_OK)
+        status = add_factor(a, l->module, l->is_embedding ? ROLE_LORA_EMBEDDING_B : ROLE_LORA_B,
+                            b_name(l), l->out, l->b_cols, err);
+    if (status == GRAFT_OK && freezes_b)
+        a->tensors[a->n_tensors - 1].is_fixed = true;
+    if (status == GRAFT_OK && a->config.lora_bias && !l->is_embedding)
+        status = add_factor(a, l->module, ROLE_LORA_BIAS, "lora_B.bias", l->out, 0, err);
+    return status;
+}
+
 static graft_status add_layer(adapter *a, size_t module, graft_error *err) {
     lora_state *state = a->state;
     lora_layer *l = &state->layers[state->n_layers++];
     describe_layer(l, a, module);
-    graft_status status =
-        add_factor(a, module, l->is_embedding ? ROLE_LORA_EMBEDDING_A : ROLE_LORA_A, a_name(l),
-                   l->rank, l->in, err);
-    if (status == GRAFT_OK)
-        status = add_factor(a, module, l->is_embedding ? ROLE_LORA_EMBEDDING_B : ROLE_LORA_B,
-                            b_name(l), l->out, l->rank, err);
-    if (status == GRAFT_OK && a->config.lora_bias && !l->is_embedding)
-        status = add_factor(a, module, ROLE_LORA_BIAS, "lora_B.bias", l->out, 0, err);
-    if (status == GRAFT_OK && l->is_embedding && state->variant &&
-        !state->variant->goes_on_embedding)
-        status = error_set(err, GRAFT_E_INPUT,
-                           "%s does not go with LoRA on the embedding %s (nor in PEFT)",
-                           state->variant->key, a->modules[module].name);
-    if (status == GRAFT_OK && state->variant)
-        status = state->variant->shape(l, err);
-    return status;
+    const lora_variant *variant = state->variant;
+    const lora_start *start = l->is_embedding ? NULL : state->start;
+    if (l->is_embedding && variant && !variant->goes_on_embedding)
+        return error_set(err, GRAFT_E_INPUT,
+                         "%s does not go with LoRA on the embedding %s (nor in PEFT)", variant->key,
+                         a->modules[module].name);
+    graft_status status = variant ? variant->shape(l, err) : GRAFT_OK;
+    if (status == GRAFT_OK && start)
+        status = add_start(l, start, err);
+    return status == GRAFT_OK ? add_factors(l, start && start->freezes_b, err) : status;
 }
 
 /* ---- trainable_token_indices ---- */
@@ -167,6 +210,8 @@ static void find_tensors(lora_layer *l, const lora_variant *variant) {
     l->a = adapter_tensor_at(l->adapter, l->module, a_name(l));
     l->b = adapter_tensor_at(l->adapter, l->module, b_name(l));
     l->bias = adapter_tensor_at(l->adapter, l->module, "lora_B.bias");
+    l->start_a = adapter_tensor_at(l->adapter, l->module, start_a_name);
+    l->start_b = adapter_tensor_at(l->adapter, l->module, start_b_name);
     if (variant && variant->own_suffix)
         l->own = adapter_tensor_at(l->adapter, l->module, variant->own_suffix);
 }
@@ -181,6 +226,7 @@ static graft_status lora_shape(adapter *a, const message_sink *sink, graft_error
     if (!state || !state->layers)
         return error_memory(err, a->n_modules * sizeof *state->layers, "the adapter's layers");
     status = lora_variant_of(&state->variant, &a->config, err);
+    state->start = a->config.init == LORA_INIT_START ? lora_start_find(a->config.init_name) : NULL;
     for (size_t i = 0; i < a->n_modules && status == GRAFT_OK; i++)
         if (a->targets[i].is_target)
             status = add_layer(a, i, err);
@@ -228,14 +274,73 @@ static void draw_embedding(const lora_layer *l, backend *dev, lora_init init, rn
     shape_fill(l->b, dev, DRAW_NORMAL, 1, random);
 }
 
+/* ---- Starts from the base ---- */
+
+/* Makes a layer's start, and puts what belongs into A and B (is_new) and into what is taken out of
+ * the base. */
+static graft_status run_start(const lora_layer *l, const lora_start *start, backend *dev,
+                              const weight_source *weights, bool is_new, rng *random,
+                              graft_error *err) {
+    const int64_t n = l->out * l->in, n_a = l->rank * l->in, n_b = l->out * l->rank;
+    double *memory = mem_array((size_t)(n + n_a + n_b), sizeof *memory);
+    if (!memory)
+        return error_memory(err, (size_t)n * sizeof *memory, "first values from the base");
+    start_values v = {.w = memory,
+                      .a = memory + n,
+                      .b = memory + n + n_a,
+                      .out = l->out,
+                      .in = l->in,
+                      .rank = l->rank,
+                      .scale = l->scale,
+                      .iterations = lora_start_iterations(start, l->adapter->config.init_name),
+                      .random = random};
+    graft_status status = base_weight_rows(v.w, l->adapter, l->module, weights, 0, l->out, err);
+    if (status == GRAFT_OK)
+        status = start->make(&v, err);
+    if (status != GRAFT_OK)
+        error_prefix(err, "%s", l->adapter->modules[l->module].name);
+    if (status == GRAFT_OK && is_new) {
+        dev->ops->upload(dev, l->a->value, v.a, DTYPE_F64, n_a);
+        dev->ops->upload(dev, l->b->value, v.b, DTYPE_F64, n_b);
+    }
+    if (status == GRAFT_OK && start->changes_base) {
+        dev->ops->upload(dev, l->start_a->value, v.a, DTYPE_F64, n_a);
+        dev->ops->upload(dev, l->start_b->value, v.b, DTYPE_F64, n_b);
+    }
+    free(memory);
+    return status;
+}
+
+/* A file saved without conversion: its base is made again, as PEFT does. */
+static graft_status lora_load(adapter *a, backend *dev, const weight_source *weights,
+                              const char *folder, graft_error *err) {
+    lora_state *state = a->state;
+    rng random = rng_create(0, 0);
+    graft_status status = peft_load(a, dev, weights, folder, err);
+    for (size_t i = 0; i < state->n_layers && status == GRAFT_OK; i++)
+        if (state->start && state->start->changes_base && !state->layers[i].is_embedding)
+            status = run_start(&state->layers[i], state->start, dev, weights, false, &random, err);
+    return status;
+}
+
+static graft_status lora_save(const adapter *a, backend *dev, const weight_source *weights,
+                              const char *folder, const char *base_name, graft_error *err) {
+    const lora_state *state = lora_state_of(a);
+    bool converts = a->is_portable && state->start && state->start->changes_base;
+    return (converts ? lora_save_portable : peft_save)(a, dev, weights, folder, base_name, err);
+}
+
 static graft_status lora_init_values(adapter *a, backend *dev, const weight_source *weights,
                                      rng *random, graft_error *err) {
     lora_state *state = a->state;
     graft_status status = GRAFT_OK;
     for (size_t i = 0; i < state->n_layers && status == GRAFT_OK; i++) {
         lora_layer *l = &state->layers[i];
-        (l->is_embedding ? draw_embedding : draw_linear)(l, dev, a->config.init, random);
-        if (state->variant && state->variant->init)
+        if (state->start && !l->is_embedding)
+            status = run_start(l, state->start, dev, weights, true, random, err);
+        else
+            (l->is_embedding ? draw_embedding : draw_linear)(l, dev, a->config.init, random);
+        if (status == GRAFT_OK && state->variant && state->variant->init)
             status = state->variant->init(l, dev, weights, random, err);
     }
     for (size_t i = 0; i < state->n_tokens && status == GRAFT_OK; i++)
@@ -251,6 +356,10 @@ static void bind_layer(lora_layer *l, const lora_variant *variant, model_hooks *
     term->da = l->a->gradient;
     term->b = l->b->value;
     term->db = l->b->gradient;
+    if (l->start_a) {
+        l->terms[1].a = l->start_a->value;
+        l->terms[1].b = l->start_b->value;
+    }
     if (l->bias) {
         term->bias = l->bias->value;
         term->dbias = l->bias->gradient;
@@ -364,6 +473,6 @@ const adapter_method lora_method = {
     .chain = lora_chain,
     .merge = lora_merge,
     .merge_obstacle = lora_obstacle,
-    .load = peft_load,
-    .save = peft_save,
+    .load = lora_load,
+    .save = lora_save,
 };

@@ -3,6 +3,7 @@
 #ifndef GRAFT_ADAPTER_LORA_H
 #define GRAFT_ADAPTER_LORA_H
 
+#include "adapter/lora_start.h"
 #include "adapter/shape.h"
 #include "adapter/trained_tokens.h"
 
@@ -14,7 +15,8 @@ typedef struct lora_layer {
     bool is_embedding;
     int32_t rank;
     double scale;
-    int64_t in, out; /* A [rank, in], B [out, rank] */
+    int64_t in, out;        /* of the terms: A [rank, in], B [out, rank] */
+    int64_t a_cols, b_cols; /* of the tensors A and B, where a variant stores less */
     low_rank_term terms[2];
     int32_t n_terms;
     adapter_tensor *a, *b, *bias;      /* bias NULL: none */
@@ -29,7 +31,7 @@ typedef struct lora_variant {
     const char *key; /* of adapter_config.json, which asks for it */
     bool goes_on_embedding;
     const char *obstacle; /* why it cannot be merged; NULL: it can */
-    /* The layer's own tensors (beside A and B, or in their place) and derived arrays. */
+    /* The layer's own tensors and derived arrays; may change a_cols and b_cols. */
     graft_status (*shape)(lora_layer *, graft_error *);
     /* After shape_finish; both may be NULL. */
     const char *own_suffix;
@@ -51,7 +53,7 @@ graft_status lora_variant_of(const lora_variant **, const adapter_config *, graf
 
 typedef struct lora_state {
     const lora_variant *variant;
-    const struct lora_start *start; /* NULL: random values, see lora.c */
+    const lora_start *start; /* NULL: random values, see lora.c */
     lora_layer *layers;
     size_t n_layers;
     trained_tokens tokens[2]; /* of the embedding, of the head: trainable_token_indices */
@@ -61,5 +63,9 @@ typedef struct lora_state {
 static inline lora_state *lora_state_of(const adapter *a) {
     return a->state;
 }
+
+/* Saves plain LoRA of twice the rank. */
+graft_status lora_save_portable(const adapter *, backend *, const weight_source *,
+                                const char *folder, const char *base_name, graft_error *);
 
 #endif

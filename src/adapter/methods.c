@@ -15,13 +15,7 @@ static const adapter_method *const methods[] = {
     &cartridge_method,               //
     &cpt_method,                     //
     &multitask_prompt_tuning_method, //
-    &lora_method,          //
-    &full_method,          //
-    &ia3_method,           //
-    &loha_method,          //
-    &prefix_tuning_method, //
-    &prompt_tuning_method, //
-    &trainable_tokens_method,
+    &trainable_tokens_method,        //
 };
 
 enum { N_METHODS = sizeof methods / sizeof *methods };

@@ -50,7 +50,10 @@ static const graft_option options[] = {
     {"use_rslora", NULL, FLAG, "false", NULL, 0, 0, SHAPED, "rank-stabilised scale"},
     {"use_dora", NULL, FLAG, "false", NULL, 0, 0, SHAPED, "weight-decomposed LoRA"},
     {"init_lora_weights", NULL, TEXT, "true", "true|false|NAME", 0, 0, SHAPED,
-     "first values of A and B: gaussian, ..."},
+     "first values of A and B: gaussian, pissa, pissa_niter_N, olora, mica, orthogonal"},
+    {"portable", NULL, FLAG, "true", NULL, 0, 0, TRAIN,
+     "save an adapter whose start changed the base (pissa, olora) as plain LoRA, which every "
+     "loader reads"},
     {"rank_pattern", NULL, LIST, NULL, "REGEX=N", 0, 0, SHAPED, "ranks of modules that differ"},
     {"alpha_pattern", NULL, LIST, NULL, "REGEX=A", 0, 0, SHAPED, "alphas of modules that differ"},
     {"layers_to_transform", NULL, LIST, NULL, "0,1,...", 0, 0, SHAPED, "only these layers"},
