@@ -283,6 +283,8 @@ static graft_status run_start(const lora_layer *l, const lora_start *start, back
                               graft_error *err) {
     const int64_t n = l->out * l->in, n_a = l->rank * l->in, n_b = l->out * l->rank;
     double *memory = mem_array((size_t)(n + n_a + n_b), sizeof *memory);
+    /* What is taken out of the base has to come out the same when it is made again. */
+    rng fixed = rng_create((uint64_t)l->module, 0);
     if (!memory)
         return error_memory(err, (size_t)n * sizeof *memory, "first values from the base");
     start_values v = {.w = memory,
@@ -293,7 +295,7 @@ static graft_status run_start(const lora_layer *l, const lora_start *start, back
                       .rank = l->rank,
                       .scale = l->scale,
                       .iterations = lora_start_iterations(start, l->adapter->config.init_name),
-                      .random = random};
+                      .random = start->changes_base ? &fixed : random};
     graft_status status = base_weight_rows(v.w, l->adapter, l->module, weights, 0, l->out, err);
     if (status == GRAFT_OK)
         status = start->make(&v, err);
@@ -315,11 +317,10 @@ static graft_status run_start(const lora_layer *l, const lora_start *start, back
 static graft_status lora_load(adapter *a, backend *dev, const weight_source *weights,
                               const char *folder, graft_error *err) {
     lora_state *state = a->state;
-    rng random = rng_create(0, 0);
     graft_status status = peft_load(a, dev, weights, folder, err);
     for (size_t i = 0; i < state->n_layers && status == GRAFT_OK; i++)
         if (state->start && state->start->changes_base && !state->layers[i].is_embedding)
-            status = run_start(&state->layers[i], state->start, dev, weights, false, &random, err);
+            status = run_start(&state->layers[i], state->start, dev, weights, false, NULL, err);
     return status;
 }
 

@@ -21,7 +21,7 @@ const step_limits adapter_case_limits = {.max_tokens = 64,
                                          .training = true,
                                          .head_chunk = 4};
 
-static void lay_out(adapter_case *c) {
+void adapter_case_lay_out(adapter_case *c) {
     backend *dev = c->model.dev;
     layout counted = layout_counting();
     adapter_layout(c->adapter, &counted, dev->element_bytes, true);
@@ -49,7 +49,8 @@ void adapter_case_prepare(adapter_case *c) {
     assert_ok(adapter_prepare(c->adapter, c->model.dev, c->model.weights, &test_error));
 }
 
-void adapter_case_open(adapter_case *c, backend *dev, const adapter_kind *kind, bool training) {
+static void open_case(adapter_case *c, backend *dev, const adapter_kind *kind, bool training,
+                      bool with_noise) {
     adapter_config config;
     json_t *parsed = NULL;
     rng random = rng_create(11, 1);
@@ -61,14 +62,23 @@ void adapter_case_open(adapter_case *c, backend *dev, const adapter_kind *kind, 
     json_decref(parsed);
     assert_ok(adapter_create(&c->adapter, &config, &c->model.spec, 0, NULL, &test_error));
     adapter_config_free(&config);
-    lay_out(c);
+    adapter_case_lay_out(c);
     adapter_bind(c->adapter, &c->model.hooks);
     assert_ok(adapter_init(c->adapter, dev, c->model.weights, &random, &test_error));
     adapter_case_prepare(c);
-    add_noise(c, &random);
+    if (with_noise)
+        add_noise(c, &random);
     adapter_case_prepare(c);
     model_case_layout(&c->model, &adapter_case_limits);
     adapter_case_fill(&c->model, training);
+}
+
+void adapter_case_open(adapter_case *c, backend *dev, const adapter_kind *kind, bool training) {
+    open_case(c, dev, kind, training, true);
+}
+
+void adapter_case_open_new(adapter_case *c, backend *dev, const adapter_kind *kind, bool training) {
+    open_case(c, dev, kind, training, false);
 }
 
 void adapter_case_close(adapter_case *c) {
@@ -93,4 +103,16 @@ void adapter_case_fill(model_case *m, bool training) {
                                            .weight = 0.1f * (float)(row + 1),
                                            .row_id = (uint64_t)row + 40});
     }
+}
+
+float *adapter_case_logits(model_case *m) {
+    model_run run = model_case_run(m);
+    int32_t n = m->batch->tokens.n, rows[64];
+    float *logits = mem_array((size_t)n * (size_t)m->spec.vocab, sizeof *logits);
+    assert_non_null(logits);
+    for (int32_t i = 0; i < n; i++)
+        rows[i] = i;
+    assert_ok(step_forward(&run, &m->buffers, m->batch, &test_error));
+    assert_ok(step_logits(logits, &run, &m->buffers, m->batch, rows, n, &test_error));
+    return logits;
 }

@@ -28,8 +28,13 @@ typedef struct adapter_case {
 /* First values, and random ones added to what trains; bound and prepared, with a batch of three
  * rows. */
 void adapter_case_open(adapter_case *, backend *, const adapter_kind *, bool training);
+/* The same without the random values. */
+void adapter_case_open_new(adapter_case *, backend *, const adapter_kind *, bool training);
 void adapter_case_close(adapter_case *);
+void adapter_case_lay_out(adapter_case *);
 void adapter_case_prepare(adapter_case *);
+/* Every token's logits, [tokens, vocab]; caller frees. */
+float *adapter_case_logits(model_case *);
 /* The batch, for hooks that were laid out (model_case_layout). */
 void adapter_case_fill(model_case *, bool training);
 extern const step_limits adapter_case_limits;

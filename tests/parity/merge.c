@@ -1,8 +1,6 @@
 /* A merged model computes what the base with its adapter computes: a line a method that merges. */
 #include "tests/parity/adapter_case.h"
 
-#include "base/memory.h"
-
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,18 +23,6 @@ static const adapter_kind kinds[] = {
     {"ia3", "{\"peft_type\": \"IA3\"}", NULL},
     {"loha", "{\"peft_type\": \"LOHA\", \"r\": 3, \"target_modules\": \"all-linear\"}", NULL},
 };
-
-static float *logits_of(model_case *m) {
-    model_run run = model_case_run(m);
-    int32_t n = m->batch->tokens.n, rows[64];
-    float *logits = mem_array((size_t)n * (size_t)m->spec.vocab, sizeof *logits);
-    assert_non_null(logits);
-    for (int32_t i = 0; i < n; i++)
-        rows[i] = i;
-    assert_ok(step_forward(&run, &m->buffers, m->batch, &test_error));
-    assert_ok(step_logits(logits, &run, &m->buffers, m->batch, rows, n, &test_error));
-    return logits;
-}
 
 /* The module's weight (and bias) as the adapter makes them, in place of the base's. */
 static void merge_module(adapter_case *from, model_case *to, size_t index) {
@@ -72,14 +58,14 @@ static void check_merge(const adapter_kind *kind, int which) {
     static model_case merged;
     adapter_case_open(&c, test_backend(which), kind, false);
     const int32_t n = c.model.batch->tokens.n * c.model.spec.vocab;
-    float *with_adapter = logits_of(&c.model), largest = 0;
+    float *with_adapter = adapter_case_logits(&c.model), largest = 0;
     model_case_open(&merged, test_backend(which), c.folder, "config.json");
     for (size_t i = 0; i < merged.n_modules; i++)
         if (merged.modules[i].kind != MODULE_NORM)
             merge_module(&c, &merged, i);
     model_case_layout(&merged, &adapter_case_limits);
     adapter_case_fill(&merged, false);
-    float *alone = logits_of(&merged);
+    float *alone = adapter_case_logits(&merged);
     for (int32_t i = 0; i < n; i++)
         largest = fmaxf(largest, fabsf(with_adapter[i]));
     for (int32_t i = 0; i < n; i++)
