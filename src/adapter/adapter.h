@@ -41,8 +41,8 @@ typedef struct adapter_tensor {
     size_t module;   /* index into adapter.modules; (size_t)MODULE_NONE: shared by several */
     bool is_fixed;   /* never trained: a projection or a position that belongs to the method */
     bool is_unsaved; /* trained, and no tensor of PEFT's file: an encoder of virtual tokens, which
-                        is kept in a file of its own. Fixed ones (what a start took out of the
-                        base) are kept in checkpoints alone */
+                        is kept in a file of its own */
+    bool is_rebuilt; /* fixed, and in no file but checkpoints: made again from the base at load */
     dtype stored;    /* in the file: DTYPE_F32, or an integer type */
     int64_t
         *integers; /* of an integer tensor (which is fixed), on the host: [count]; no value then */

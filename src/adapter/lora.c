@@ -63,11 +63,11 @@ static graft_status add_removed(lora_layer *l, double scale, graft_error *err) {
     adapter_tensor *a = shape_matrix(l->adapter, l->module, start_a_name, l->rank, l->in, err);
     if (!a)
         return GRAFT_E_MEMORY;
-    a->is_fixed = a->is_unsaved = true;
+    a->is_fixed = a->is_rebuilt = true;
     adapter_tensor *b = shape_matrix(l->adapter, l->module, start_b_name, l->out, l->rank, err);
     if (!b)
         return GRAFT_E_MEMORY;
-    b->is_fixed = b->is_unsaved = true;
+    b->is_fixed = b->is_rebuilt = true;
     l->terms[1] = (low_rank_term){.scale = (float)-scale, .rank = l->rank, .job = l->adapter->job};
     l->n_terms = 2;
     return GRAFT_OK;

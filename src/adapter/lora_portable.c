@@ -65,7 +65,7 @@ static graft_status join_b(const lora_layer *from, const lora_layer *to, backend
 static void copy_others(const adapter *from, const adapter *to, backend *dev) {
     for (size_t i = 0, j = 0; i < from->n_tensors; i++) {
         const adapter_tensor *t = &from->tensors[i];
-        if (t->is_unsaved)
+        if (t->is_rebuilt)
             continue;
         const adapter_tensor *same = &to->tensors[j++]; /* both are sorted by the same keys */
         if (same->count == t->count)
