@@ -78,6 +78,10 @@ void adapter_layout(adapter *a, layout *l, size_t element_bytes, bool training) 
                           ? layout_take(l, COMPONENT_WORKSPACE, count, element_bytes)
                           : NULL;
     }
+    a->optimizer_scratch =
+        training && a->optimizer_room
+            ? layout_take(l, COMPONENT_OPTIMIZER, (size_t)a->optimizer_room, element_bytes)
+            : NULL;
 }
 
 void adapter_bind(adapter *a, model_hooks *hooks) {

@@ -99,9 +99,11 @@ typedef struct adapter {
     size_t n_copies;
     int32_t *start_ids; /* [n_start_ids] of method->start_text, for init; owned */
     size_t n_start_ids;
-    bool lacks_unsaved;   /* the file that was loaded had no values for unsaved tensors */
-    size_t element_bytes; /* of what is laid out; 0 before */
-    void *state;          /* the method's own, freed by its destroy */
+    bool lacks_unsaved;     /* the file that was loaded had no values for unsaved tensors */
+    int64_t optimizer_room; /* elements that the optimizer works in */
+    device_array *optimizer_scratch; /* when laid out for training */
+    size_t element_bytes;            /* of what is laid out; 0 before */
+    void *state;                     /* the method's own, freed by its destroy */
 } adapter;
 
 /* Resolves targets against the model's modules and lists the tensors. Refuses what it does not

@@ -117,13 +117,14 @@ static const graft_option options[] = {
      "go on from the newest (or this) checkpoint of output_dir"},
 
     /* optimizer */
-    {"optim", NULL, CHOICE, "adamw", "adamw", 0, 0, SHAPED, "optimizer"},
+    {"optim", NULL, CHOICE, "adamw", "adamw|lora_fa|riemannian", 0, 0, SHAPED,
+     "optimizer; the last two are made for LoRA"},
     {"learning_rate", "lr", NUMBER, "1e-4", "X", 0, 1e6, SHAPED, "peak rate"},
     {"weight_decay", NULL, NUMBER, "0", "X", 0, 1e3, SHAPED, "decoupled, on every trained tensor"},
     {"adam_beta1", NULL, NUMBER, "0.9", "X", 0, 0.999999, SHAPED, "decay of the first moment"},
     {"adam_beta2", NULL, NUMBER, "0.999", "X", 0, 0.99999999, SHAPED, "decay of the second moment"},
     {"adam_epsilon", NULL, NUMBER, "1e-8", "X", 0, 1, SHAPED,
-     "added to the root of the second moment"},
+     "added to the root of the second moment (lora_fa: 1e-6 unless set)"},
     {"max_grad_norm", NULL, NUMBER, "1", "X", 0, 1e9, SHAPED,
      "clip the global gradient norm; 0: never"},
     {"lr_scheduler_type", NULL, CHOICE, "linear",

@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "train/base_identity.h"
 #include "train/folder.h"
+#include "train/optimizer.h"
 #include "train/settings.h"
 
 #include <assert.h>
@@ -168,6 +169,9 @@ static graft_status describe_run(run *r, graft_error *err) {
 
 static graft_status plan_memory(run *r, arena_shape *shape, graft_error *err) {
     const train_inputs *in = r->in;
+    graft_status status = optimizer_shape(in->adapter, r->config, err);
+    if (status != GRAFT_OK)
+        return status;
     adapter_bind(in->adapter, &r->hooks);
     model_hooks_finish(&r->hooks, in->spec);
     const plan_request request = {
