@@ -14,7 +14,9 @@
 /* ---- Variants ---- */
 
 static const lora_variant *const variants[] = {
+    &lora_bdlora,
     &lora_dora,
+    &lora_kasa,
 };
 
 static bool is_asked(const adapter_config *config, const lora_variant *variant) {
@@ -59,7 +61,7 @@ static const char *b_name(const lora_layer *l) {
 static const char start_a_name[] = "lora_A.start", start_b_name[] = "lora_B.start";
 
 /* What the start takes out of the base is a frozen term: the base's file stays as it is. */
-static graft_status add_removed(lora_layer *l, double scale, graft_error *err) {
+graft_status lora_add_removed(lora_layer *l, double scale, graft_error *err) {
     adapter_tensor *a = shape_matrix(l->adapter, l->module, start_a_name, l->rank, l->in, err);
     if (!a)
         return GRAFT_E_MEMORY;
@@ -84,7 +86,7 @@ static graft_status add_start(lora_layer *l, const lora_start *start, graft_erro
         return error_set(
             err, GRAFT_E_INPUT,
             "lora_bias goes with init_lora_weights true or false alone (in PEFT, too)");
-    return start->changes_base ? add_removed(l, l->scale, err) : GRAFT_OK;
+    return start->changes_base ? lora_add_removed(l, l->scale, err) : GRAFT_OK;
 }
 
 static void describe_layer(lora_layer *l, adapter *a, size_t module) {
@@ -313,11 +315,22 @@ static graft_status run_start(const lora_layer *l, const lora_start *start, back
     return status;
 }
 
+static graft_status rebuild_layers(lora_state *state, backend *dev, const weight_source *weights,
+                                   graft_error *err) {
+    graft_status status = GRAFT_OK;
+    if (state->variant && state->variant->rebuild)
+        for (size_t i = 0; i < state->n_layers && status == GRAFT_OK; i++)
+            status = state->variant->rebuild(&state->layers[i], dev, weights, err);
+    return status;
+}
+
 /* A file saved without conversion: its base is made again, as PEFT does. */
 static graft_status lora_load(adapter *a, backend *dev, const weight_source *weights,
                               const char *folder, graft_error *err) {
     lora_state *state = a->state;
     graft_status status = peft_load(a, dev, weights, folder, err);
+    if (status == GRAFT_OK)
+        status = rebuild_layers(state, dev, weights, err);
     for (size_t i = 0; i < state->n_layers && status == GRAFT_OK; i++)
         if (state->start && state->start->changes_base && !state->layers[i].is_embedding)
             status = run_start(&state->layers[i], state->start, dev, weights, false, NULL, err);
@@ -344,6 +357,8 @@ static graft_status lora_init_values(adapter *a, backend *dev, const weight_sour
         if (status == GRAFT_OK && state->variant && state->variant->init)
             status = state->variant->init(l, dev, weights, random, err);
     }
+    if (status == GRAFT_OK)
+        status = rebuild_layers(state, dev, weights, err);
     for (size_t i = 0; i < state->n_tokens && status == GRAFT_OK; i++)
         status = trained_tokens_init(&state->tokens[i], dev, weights, true, random, err);
     return status == GRAFT_OK ? shape_init_freed(a, dev, weights, err) : status;

@@ -37,6 +37,8 @@ typedef struct lora_variant {
     const char *own_suffix;
     /* First values of `own`, once A and B have theirs. */
     graft_status (*init)(lora_layer *, backend *, const weight_source *, rng *, graft_error *);
+    /* What the base loses (start_a, start_b), after init and load; may be NULL. */
+    graft_status (*rebuild)(lora_layer *, backend *, const weight_source *, graft_error *);
     /* Once the terms are bound: changes them, or puts a form into the hooks. */
     void (*bind)(lora_layer *, model_hooks *);
     graft_status (*prepare)(lora_layer *, backend *, weight_source *,
@@ -46,7 +48,10 @@ typedef struct lora_variant {
     void (*merge)(const lora_layer *, backend *, device_array *w);
 } lora_variant;
 
-extern const lora_variant lora_dora;
+extern const lora_variant lora_bdlora, lora_dora, lora_kasa;
+
+/* A frozen second term of the layer's rank takes scale start_b start_a out of the base. */
+graft_status lora_add_removed(lora_layer *, double scale, graft_error *);
 
 /* The variant that the config asks for; NULL: plain. GRAFT_E_INPUT when it asks for two. */
 graft_status lora_variant_of(const lora_variant **, const adapter_config *, graft_error *);

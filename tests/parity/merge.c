@@ -20,6 +20,14 @@ static const adapter_kind kinds[] = {
      NULL},
     {"lora_trainable_tokens", LORA_ON("[\"v_proj\"]", ", \"trainable_token_indices\": [14, 2, 1]"),
      NULL},
+    {"kasa", LORA_ON("[\"q_proj\", \"down_proj\"]", ", \"kasa_config\": {\"beta\": 0.0001}"), NULL},
+    {"bdlora",
+     LORA_ON("[\"q_proj\", \"o_proj\", \"down_proj\"]",
+             ", \"use_bdlora\": {\"nblocks\": 3, \"target_modules_bd_a\": [\"o_proj\"], "
+             "\"target_modules_bd_b\": [\"q_proj\"], \"match_strict\": false}"),
+     NULL},
+    {"target_parameters",
+     LORA_ON("[\"v_proj\"]", ", \"target_parameters\": [\"mlp.up_proj.weight\"]"), NULL},
     {"ia3", "{\"peft_type\": \"IA3\"}", NULL},
     {"loha", "{\"peft_type\": \"LOHA\", \"r\": 3, \"target_modules\": \"all-linear\"}", NULL},
 };
