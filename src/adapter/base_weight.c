@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { CHUNK_ELEMENTS = 4096 };
 
@@ -26,6 +27,10 @@ graft_status base_weight_rows(double *out, const adapter *a, size_t module,
                               graft_error *err) {
     char name[sizeof a->tensors->key];
     tensor_view view;
+    if (weights && !weight_source_files(weights)) { /* of shapes alone: nothing is computed */
+        memset(out, 0, (size_t)(n * a->modules[module].cols) * sizeof *out);
+        return GRAFT_OK;
+    }
     freed_base_name(name, sizeof name, a, module, false);
     if (!weights || !weight_source_tensor(&view, weights, name))
         return error_set(err, GRAFT_E_INTERNAL, "the base's %s is not open", name);

@@ -389,6 +389,8 @@ static graft_status check_conflicts(const resolution *r, graft_error *err) {
 static void tell_tied(const resolution *r) {
     const model_module *embedding = module_of_kind(r, MODULE_EMBEDDING);
     const model_module *head = module_of_kind(r, MODULE_HEAD);
+    if (r->method->keeps_ties)
+        return;
     if (!head->is_tied) {
         if (r->config->ensure_weight_tying)
             message_emit(r->sink, MESSAGE_WARNING,

@@ -97,6 +97,7 @@ const adapter_method trainable_tokens_method = {
     .family = "tokens",
     .paper = "PEFT (no paper)",
     .target_kinds = TARGET_EMBEDDING,
+    .keeps_ties = true,
     .keys = keys,
     .shape = tokens_shape,
     .destroy = tokens_destroy,
