@@ -236,6 +236,12 @@ static graft_status read_bias(adapter_config *out, const adapter_method *method,
     return GRAFT_OK;
 }
 
+/* Whether the method's key of that name is the common field. */
+static bool is_ours(const adapter_method *method, const char *name) {
+    const config_key *key = config_key_find(method, name);
+    return key && key->kind == KEY_OURS;
+}
+
 /* A number with the default of the method's table; a method without the key keeps *out. */
 static graft_status read_number(double *out, const adapter_method *method, const json_t *config,
                                 const char *name, const char *origin, graft_error *err) {
@@ -316,10 +322,10 @@ static graft_status read_fields(adapter_config *out, const adapter_method *metho
         status = read_layers(out, config, origin, err);
     if (status == GRAFT_OK)
         status = read_layers_pattern(out, config, origin, err);
-    if (status == GRAFT_OK)
+    if (status == GRAFT_OK && is_ours(method, "rank_pattern"))
         status = read_patterns(&out->rank_pattern, &out->n_rank_pattern, config, "rank_pattern",
                                origin, err);
-    if (status == GRAFT_OK)
+    if (status == GRAFT_OK && is_ours(method, "alpha_pattern"))
         status = read_patterns(&out->alpha_pattern, &out->n_alpha_pattern, config, "alpha_pattern",
                                origin, err);
     if (status == GRAFT_OK)

@@ -16,6 +16,11 @@ static const adapter_method *const methods[] = {
     &cpt_method,                     //
     &multitask_prompt_tuning_method, //
     &trainable_tokens_method,        //
+    &hira_method,                    //
+    &lokr_method,                    //
+    &glora_method,                   //
+    &miss_method,                    //
+    &delora_method,                  //
 };
 
 enum { N_METHODS = sizeof methods / sizeof *methods };

@@ -230,3 +230,13 @@ graft_status shape_finish(adapter *a, const message_sink *sink, graft_error *err
         tell_copies(a, sink);
     return status;
 }
+
+graft_status shape_each_target(adapter *a,
+                               graft_status (*add)(adapter *, size_t module, graft_error *),
+                               const message_sink *sink, graft_error *err) {
+    graft_status status = shape_targets(a, sink, err);
+    for (size_t i = 0; i < a->n_modules && status == GRAFT_OK; i++)
+        if (a->targets[i].is_target)
+            status = add(a, i, err);
+    return status == GRAFT_OK ? shape_finish(a, sink, err) : status;
+}
