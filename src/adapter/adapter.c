@@ -127,6 +127,14 @@ graft_status adapter_check_merge(const adapter *a, graft_error *err) {
                      a->method->name, obstacle);
 }
 
+graft_status adapter_check_training(const adapter *a, graft_error *err) {
+    const char *obstacle = a->method->training_obstacle ? a->method->training_obstacle(a) : NULL;
+    if (!obstacle)
+        return GRAFT_OK;
+    return error_set(err, GRAFT_E_UNSUPPORTED, "this adapter of method %s cannot be trained on: %s",
+                     a->method->name, obstacle);
+}
+
 int64_t adapter_merge_scratch(const adapter *a, size_t module) {
     return a->method->merge_scratch ? a->method->merge_scratch(a, module) : 0;
 }

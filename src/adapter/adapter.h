@@ -42,7 +42,8 @@ typedef struct adapter_tensor {
     bool is_fixed;   /* never trained: a projection or a position that belongs to the method */
     bool is_unsaved; /* trained, and no tensor of PEFT's file: an encoder of virtual tokens, which
                         is kept in a file of its own */
-    bool is_rebuilt; /* fixed, and in no file but checkpoints: made again from the base at load */
+    bool is_rebuilt; /* in no file but checkpoints: made again at load, from the base, from a seed,
+                        or from what the file has instead */
     dtype stored;    /* in the file: DTYPE_F32, or an integer type */
     int64_t
         *integers; /* of an integer tensor (which is fixed), on the host: [count]; no value then */
@@ -55,7 +56,8 @@ typedef struct adapter_tensor {
  * name. */
 typedef struct saved_copy {
     char key[192];
-    int64_t shape[2];
+    int32_t rank;
+    int64_t shape[ADAPTER_TENSOR_RANK_MAX];
     bool is_base;
     bool is_written;     /* false: allowed in a file, not written */
     char base_name[128]; /* is_base: the base's tensor by its name on disk */
@@ -154,6 +156,8 @@ graft_status adapter_load(adapter *, backend *, const weight_source *, const cha
                           graft_error *);
 graft_status adapter_save(const adapter *, backend *, const weight_source *, const char *folder,
                           const char *base_name, graft_error *);
+/* GRAFT_E_UNSUPPORTED, with the reason, where an adapter that was loaded cannot be trained on. */
+graft_status adapter_check_training(const adapter *, graft_error *);
 /* Gradients under the same keys, f32: for `eval --gradients`. */
 graft_status adapter_save_gradients(const adapter *, backend *, const char *path, graft_error *);
 
@@ -192,6 +196,8 @@ typedef struct adapter_method {
     int64_t (*merge_scratch)(const adapter *, size_t module);    /* NULL: 0 */
     /* Why this adapter (with its config) cannot be merged; NULL: it can. May be NULL with merge. */
     const char *(*merge_obstacle)(const adapter *);
+    /* Why its file cannot be trained on; NULL: it can. May be NULL. */
+    const char *(*training_obstacle)(const adapter *);
     graft_status (*load)(adapter *, backend *, const weight_source *, const char *folder,
                          graft_error *);
     graft_status (*save)(const adapter *, backend *, const weight_source *, const char *folder,

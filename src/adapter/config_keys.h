@@ -30,12 +30,16 @@ typedef struct config_key {
     bool is_old;          /* only older versions wrote it */
 } config_key;
 
-/* Keys that many methods have: what they act on, and GPT-2's layout. */
+/* Keys that many methods have in the same words. */
 #define TARGET_KEYS                                                                                \
-    {.name = "target_modules", .kind = KEY_OURS},                                                  \
-        {.name = "layers_to_transform", .kind = KEY_OURS},                                         \
-        {.name = "layers_pattern", .kind = KEY_OURS}, {                                            \
+    {.name = "target_modules", .kind = KEY_OURS}, {                                                \
         .name = "modules_to_save", .kind = KEY_OURS                                                \
+    }
+#define EXCLUDE_KEY                                                                                \
+    { .name = "exclude_modules", .kind = KEY_OURS }
+#define LAYER_KEYS                                                                                 \
+    {.name = "layers_to_transform", .kind = KEY_OURS}, {                                           \
+        .name = "layers_pattern", .kind = KEY_OURS                                                 \
     }
 #define FAN_IN_FAN_OUT_KEY                                                                         \
     {                                                                                              \

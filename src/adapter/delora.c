@@ -1,8 +1,8 @@
 /* DeLoRA (Bini et al., 2025; as PEFT's tuners/delora): W' = W + lambda / r B diag(1 / (|a_i|
  * |b_i|)) A diag(n): the size lambda trains apart from the directions; n [in], the norms of W's
  * columns when the adapter was made, is kept in its file. */
+#include "adapter/base_weight.h"
 #include "adapter/derived_terms.h"
-#include "adapter/freed.h"
 #include "adapter/methods.h"
 #include "adapter/pattern.h"
 #include "base/memory.h"
@@ -13,7 +13,8 @@
 
 static const config_key delora_keys[] = {
     TARGET_KEYS,
-    {.name = "exclude_modules", .kind = KEY_OURS},
+    LAYER_KEYS,
+    EXCLUDE_KEY,
     {.name = "bias", .kind = KEY_OURS},
     {.name = "r", .kind = KEY_OURS, .fallback = "8"},
     {.name = "rank_pattern", .kind = KEY_OURS},
@@ -211,29 +212,20 @@ static graft_status lambda_of(double *out, const adapter *a, const char *name, g
 static graft_status init_norms(const adapter *a, backend *dev, const weight_source *weights,
                                size_t module, graft_error *err) {
     const adapter_tensor *norms = adapter_tensor_at(a, module, "delora_w_norm");
-    char name[128];
-    tensor_view view;
     int64_t rows = a->modules[module].rows, cols = a->modules[module].cols;
-    freed_base_name(name, sizeof name, a, module, false);
-    if (!weights || !weight_source_tensor(&view, weights, name))
-        return error_set(err, GRAFT_E_INTERNAL, "%s starts from the base's %s, which is not open",
-                         norms->key, name);
-    double *sums = mem_array((size_t)cols, sizeof *sums);
-    float *row = mem_array((size_t)cols, sizeof *row);
+    double *sums = mem_array(2 * (size_t)cols, sizeof *sums), *row = sums + cols;
     graft_status status =
-        sums && row ? GRAFT_OK : error_memory(err, (size_t)cols * sizeof *sums, "column norms");
+        sums ? GRAFT_OK : error_memory(err, 2 * (size_t)cols * sizeof *sums, norms->key);
     for (int64_t r = 0; r < rows && status == GRAFT_OK; r++) {
-        size_t at = (size_t)(r * cols) * dtype_bytes(view.type);
-        dtype_load_f32(row, (const unsigned char *)view.data + at, view.type, (size_t)cols);
+        status = base_weight_rows(row, a, module, weights, r, 1, err);
         for (int64_t c = 0; c < cols; c++)
-            sums[c] += (double)row[c] * (double)row[c];
+            sums[c] += row[c] * row[c];
     }
     for (int64_t c = 0; c < cols && status == GRAFT_OK; c++)
         sums[c] = sqrt(sums[c]);
     if (status == GRAFT_OK)
         dev->ops->upload(dev, norms->value, sums, DTYPE_F64, cols);
     free(sums);
-    free(row);
     return status;
 }
 

@@ -9,8 +9,7 @@
 #include <string.h>
 
 static const config_key glora_keys[] = {
-    {.name = "target_modules", .kind = KEY_OURS},
-    {.name = "modules_to_save", .kind = KEY_OURS},
+    TARGET_KEYS,
     {.name = "r", .kind = KEY_OURS, .fallback = "8"},
     {.name = "bias",
      .kind = KEY_LACKED,

@@ -8,8 +8,9 @@
 
 static const config_key hira_keys[] = {
     TARGET_KEYS,
+    LAYER_KEYS,
     FAN_IN_FAN_OUT_KEY,
-    {.name = "exclude_modules", .kind = KEY_OURS},
+    EXCLUDE_KEY,
     {.name = "r", .kind = KEY_OURS, .fallback = "32"},
     {.name = "rank_pattern", .kind = KEY_OURS},
     {.name = "init_weights", .kind = KEY_ANY, .fallback = "true"},

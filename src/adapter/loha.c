@@ -7,7 +7,8 @@
 
 static const config_key loha_keys[] = {
     TARGET_KEYS,
-    {.name = "exclude_modules", .kind = KEY_OURS},
+    LAYER_KEYS,
+    EXCLUDE_KEY,
     {.name = "r", .kind = KEY_OURS, .fallback = "8"},
     {.name = "alpha", .kind = KEY_OURS, .fallback = "8"},
     {.name = "rank_pattern", .kind = KEY_OURS},

@@ -21,6 +21,14 @@ static const adapter_method *const methods[] = {
     &glora_method,                   //
     &miss_method,                    //
     &delora_method,                  //
+    &gralora_method,                 //
+    &vera_method,                    //
+    &pvera_method,                   //
+    &randlora_method,                //
+    &vblora_method,                  //
+    &unilora_method,                 //
+    &tinylora_method,                //
+    &deft_method,                    //
 };
 
 enum { N_METHODS = sizeof methods / sizeof *methods };

@@ -14,7 +14,8 @@
 
 static const config_key miss_keys[] = {
     TARGET_KEYS,
-    {.name = "exclude_modules", .kind = KEY_OURS},
+    LAYER_KEYS,
+    EXCLUDE_KEY,
     {.name = "bias", .kind = KEY_OURS},
     {.name = "r", .kind = KEY_OURS, .fallback = "64"},
     {.name = "mini_r", .kind = KEY_INTEGER, .fallback = "1", .min = 1, .max = 1 << 30},

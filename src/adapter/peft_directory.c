@@ -92,7 +92,7 @@ static graft_status check_copies(const adapter *a, const safetensors *file,
         tensor_view view, of;
         if (!safetensors_find(&view, file, copy->key))
             continue;
-        if (!tensor_has_shape(&view, 2, copy->shape))
+        if (!tensor_has_shape(&view, copy->rank, copy->shape))
             return error_set(err, GRAFT_E_UNSUPPORTED,
                              "%s: %s has another shape than the base's: an adapter over a resized "
                              "vocabulary is not supported",

@@ -159,6 +159,7 @@ static saved_copy *add_copy(adapter *a, size_t module, const char *suffix) {
     saved_copy *copy = &a->copies[a->n_copies++];
     const model_module *m = &a->modules[module];
     write_key(copy->key, sizeof copy->key, a, module, suffix);
+    copy->rank = 2;
     copy->shape[0] = m->rows;
     copy->shape[1] = m->cols;
     return copy;
@@ -196,6 +197,19 @@ static graft_status add_copies(adapter *a, graft_error *err) {
         }
     }
     return status;
+}
+
+graft_status shape_copy(adapter *a, size_t module, const char *suffix, const adapter_tensor *of,
+                        graft_error *err) {
+    saved_copy *grown = realloc(a->copies, (a->n_copies + 1) * sizeof *grown);
+    if (!grown)
+        return error_memory(err, (a->n_copies + 1) * sizeof *grown, "the adapter's tensors");
+    a->copies = grown;
+    saved_copy *copy = &grown[a->n_copies++];
+    *copy = (saved_copy){.rank = of->rank, .is_written = true, .tensor = (size_t)(of - a->tensors)};
+    memcpy(copy->shape, of->shape, sizeof copy->shape);
+    write_key(copy->key, sizeof copy->key, a, module, suffix);
+    return GRAFT_OK;
 }
 
 /* An adapter that is suddenly as large as the embedding surprises people: it is said before it is

@@ -35,8 +35,10 @@ static void add_head_copy(const trained_tokens *t) {
     if (t->head == (size_t)MODULE_NONE)
         return;
     saved_copy *copy = &a->copies[a->n_copies++];
-    *copy = (saved_copy){
-        .shape = {t->n, t->hidden}, .is_written = true, .tensor = (size_t)(t->values - a->tensors)};
+    *copy = (saved_copy){.rank = 2,
+                         .shape = {t->n, t->hidden},
+                         .is_written = true,
+                         .tensor = (size_t)(t->values - a->tensors)};
     snprintf(copy->key, sizeof copy->key, "base_model.model.%s.%s", a->modules[t->head].name,
              suffix);
 }

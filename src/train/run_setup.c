@@ -233,9 +233,9 @@ static graft_status start_adapter(run *r, const char *checkpoint, graft_error *e
     rng random = rng_create(r->config->seed, INIT_STREAM);
     if (checkpoint)
         status = checkpoint_load(in->adapter, in->dev, checkpoint, err);
-    else if (in->init_adapter)
+    else if (in->init_adapter && (status = adapter_check_training(in->adapter, err)) == GRAFT_OK)
         status = adapter_load(in->adapter, in->dev, in->weights, in->init_adapter, err);
-    else
+    else if (!in->init_adapter)
         status = adapter_init(in->adapter, in->dev, in->weights, &random, err);
     return status == GRAFT_OK ? adapter_prepare(in->adapter, in->dev, in->weights, err) : status;
 }
