@@ -136,6 +136,7 @@ double adapter_chain(adapter *, backend *);
 /* Where a run stands, for methods whose budget moves. */
 typedef struct adapter_progress {
     int64_t step, total_steps; /* finished optimizer steps before this one; 0-based */
+    double gradient_scale;     /* what clipping multiplied the gradients by */
 } adapter_progress;
 /* After the optimizer's update, before gradients are cleared. */
 graft_status adapter_updated(adapter *, backend *, adapter_progress, graft_error *);

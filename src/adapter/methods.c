@@ -29,6 +29,7 @@ static const adapter_method *const methods[] = {
     &unilora_method,                 //
     &tinylora_method,                //
     &deft_method,                    //
+    &adalora_method,                 //
 };
 
 enum { N_METHODS = sizeof methods / sizeof *methods };

@@ -9,6 +9,7 @@
 extern const config_key lora_keys[];
 
 extern const adapter_method lora_method;
+extern const adapter_method adalora_method;
 extern const adapter_method full_method;
 extern const adapter_method ia3_method;
 extern const adapter_method loha_method;

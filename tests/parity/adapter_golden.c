@@ -48,6 +48,7 @@ static const char *const cases[] = {
     "lora_kasa",
     "lora_bdlora",
     "lora_target_parameters",
+    "adalora",
     "ia3",
     "ia3_explicit",
     "loha",

@@ -30,6 +30,77 @@ static const adapter_kind kinds[] = {
      LORA_ON("[\"v_proj\"]", ", \"target_parameters\": [\"mlp.up_proj.weight\"]"), NULL},
     {"ia3", "{\"peft_type\": \"IA3\"}", NULL},
     {"loha", "{\"peft_type\": \"LOHA\", \"r\": 3, \"target_modules\": \"all-linear\"}", NULL},
+    {"adalora",
+     "{\"peft_type\": \"ADALORA\", \"target_modules\": \"all-linear\", \"init_r\": 3, "
+     "\"lora_dropout\": 0.25}",
+     NULL},
+    {"hira", "{\"peft_type\": \"HIRA\", \"target_modules\": \"all-linear\", \"r\": 3}", NULL},
+    {"lokr", "{\"peft_type\": \"LOKR\", \"target_modules\": \"all-linear\", \"r\": 1}", NULL},
+    {"lokr_decompose_both",
+     "{\"peft_type\": \"LOKR\", \"target_modules\": \"all-linear\", \"r\": 1, \"decompose_both\": "
+     "true, \"decompose_factor\": 4}",
+     NULL},
+    {"glora", "{\"peft_type\": \"GLORA\", \"target_modules\": \"all-linear\", \"r\": 3}", NULL},
+    {"glora_vector",
+     "{\"peft_type\": \"GLORA\", \"target_modules\": \"all-linear\", \"config_A_B\": \"vector\", "
+     "\"config_C\": \"vector\", \"config_D_E\": \"vector\"}",
+     NULL},
+    {"glora_constant",
+     "{\"peft_type\": \"GLORA\", \"target_modules\": \"all-linear\", \"config_A_B\": \"constant\", "
+     "\"config_C\": \"none\"}",
+     NULL},
+    {"miss",
+     "{\"peft_type\": \"MISS\", \"target_modules\": \"all-linear\", \"r\": 5, \"miss_dropout\": "
+     "0.25}",
+     NULL},
+    {"miss_bat",
+     "{\"peft_type\": \"MISS\", \"target_modules\": \"all-linear\", \"r\": 2, \"init_weights\": "
+     "\"bat\"}",
+     NULL},
+    {"miss_mini",
+     "{\"peft_type\": \"MISS\", \"target_modules\": \"all-linear\", \"r\": 3, \"init_weights\": "
+     "\"mini\", \"mini_r\": 2}",
+     NULL},
+    {"delora",
+     "{\"peft_type\": \"DELORA\", \"target_modules\": \"all-linear\", \"delora_lambda\": 1, \"r\": "
+     "3, "
+     "\"module_dropout\": 0.25}",
+     NULL},
+    {"gralora",
+     "{\"peft_type\": \"GRALORA\", \"target_modules\": \"all-linear\", \"r\": 4, \"gralora_k\": 2, "
+     "\"hybrid_r\": 2}",
+     NULL},
+    {"vera",
+     "{\"peft_type\": \"VERA\", \"target_modules\": \"all-linear\", \"r\": 5, \"vera_dropout\": "
+     "0.25}",
+     NULL},
+    {"pvera", "{\"peft_type\": \"PVERA\", \"target_modules\": \"all-linear\", \"r\": 5}", NULL},
+    {"randlora",
+     "{\"peft_type\": \"RANDLORA\", \"target_modules\": \"all-linear\", \"r\": 5, "
+     "\"randlora_alpha\": 4}",
+     NULL},
+    {"vblora",
+     "{\"peft_type\": \"VBLORA\", \"target_modules\": \"all-linear\", \"r\": 3, \"num_vectors\": "
+     "5, \"vector_length\": 2, \"topk\": 2}",
+     NULL},
+    {"unilora",
+     "{\"peft_type\": \"UNILORA\", \"target_modules\": \"all-linear\", \"r\": 2, "
+     "\"theta_d_length\": 31}",
+     NULL},
+    {"tinylora",
+     "{\"peft_type\": \"TINYLORA\", \"target_modules\": \"all-linear\", \"u\": 3, "
+     "\"weight_tying\": 0.6}",
+     NULL},
+    {"deft",
+     "{\"peft_type\": \"DEFT\", \"target_modules\": \"all-linear\", \"r\": 3, \"alpha\": 2}", NULL},
+    {"deft_qr",
+     "{\"peft_type\": \"DEFT\", \"target_modules\": \"all-linear\", \"r\": 3, "
+     "\"decomposition_method\": \"qr\"}",
+     NULL},
+    {"deft_qr_para",
+     "{\"peft_type\": \"DEFT\", \"target_modules\": \"all-linear\", \"r\": 3, "
+     "\"decomposition_method\": \"qr\", \"para\": true}",
+     NULL},
 };
 
 /* The module's weight (and bias) as the adapter makes them, in place of the base's. */
