@@ -4,7 +4,7 @@ set -eu
 root=$(cd "$(dirname "$0")" && pwd)
 
 build_packages='gcc libc6-dev meson ninja-build pkg-config libjansson-dev libfyaml-dev libonig-dev libpcre2-dev libutf8proc-dev
-    libxxhash-dev zlib1g-dev libzstd-dev'
+    libxxhash-dev zlib1g-dev libzstd-dev liblapacke-dev libopenblas-openmp-dev'
 
 # install_packages NAME...: those that are missing
 install_packages() {

@@ -88,6 +88,10 @@ void adapter_layout(adapter *a, layout *l, size_t element_bytes, bool training) 
                           ? layout_take(l, COMPONENT_WORKSPACE, count, element_bytes)
                           : NULL;
     }
+    a->optimizer_scratch =
+        training && a->optimizer_room
+            ? layout_take(l, COMPONENT_OPTIMIZER, (size_t)a->optimizer_room, element_bytes)
+            : NULL;
 }
 
 void adapter_bind(adapter *a, model_hooks *hooks) {
@@ -130,6 +134,14 @@ graft_status adapter_check_merge(const adapter *a, graft_error *err) {
     return error_set(err, GRAFT_E_UNSUPPORTED,
                      "an adapter of method %s cannot be merged: %s; use it beside the base with "
                      "--adapter",
+                     a->method->name, obstacle);
+}
+
+graft_status adapter_check_training(const adapter *a, graft_error *err) {
+    const char *obstacle = a->method->training_obstacle ? a->method->training_obstacle(a) : NULL;
+    if (!obstacle)
+        return GRAFT_OK;
+    return error_set(err, GRAFT_E_UNSUPPORTED, "this adapter of method %s cannot be trained on: %s",
                      a->method->name, obstacle);
 }
 

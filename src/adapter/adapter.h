@@ -42,6 +42,8 @@ typedef struct adapter_tensor {
     bool is_fixed;   /* never trained: a projection or a position that belongs to the method */
     bool is_unsaved; /* trained, and no tensor of PEFT's file: an encoder of virtual tokens, which
                         is kept in a file of its own */
+    bool is_rebuilt; /* in no file but checkpoints: made again at load, from the base, from a seed,
+                        or from what the file has instead */
     dtype stored;    /* in the file: DTYPE_F32, or an integer type */
     int64_t
         *integers; /* of an integer tensor (which is fixed), on the host: [count]; no value then */
@@ -55,7 +57,8 @@ typedef struct adapter_tensor {
  * name. */
 typedef struct saved_copy {
     char key[192];
-    int64_t shape[2];
+    int32_t rank;
+    int64_t shape[ADAPTER_TENSOR_RANK_MAX];
     bool is_base;
     bool is_written;     /* false: allowed in a file, not written */
     char base_name[128]; /* is_base: the base's tensor by its name on disk */
@@ -93,13 +96,17 @@ typedef struct adapter {
     derived_term *term_places; /* [n_terms], of methods with derived factors */
     size_t n_terms;
     int32_t job;
+    bool is_portable;   /* saved so that every loader reads it, where the base was changed at the
+                           start */
     saved_copy *copies; /* what the file holds beside the tensors */
     size_t n_copies;
     int32_t *start_ids; /* [n_start_ids] of method->start_text, for init; owned */
     size_t n_start_ids;
-    bool lacks_unsaved;   /* the file that was loaded had no values for unsaved tensors */
-    size_t element_bytes; /* of what is laid out; 0 before */
-    void *state;          /* the method's own, freed by its destroy */
+    bool lacks_unsaved;     /* the file that was loaded had no values for unsaved tensors */
+    int64_t optimizer_room; /* elements that the optimizer works in */
+    device_array *optimizer_scratch; /* when laid out for training */
+    size_t element_bytes;            /* of what is laid out; 0 before */
+    void *state;                     /* the method's own, freed by its destroy */
 } adapter;
 
 /* Resolves targets against the model's modules and lists the tensors. Refuses what it does not
@@ -130,6 +137,7 @@ double adapter_chain(adapter *, backend *);
 /* Where a run stands, for methods whose budget moves. */
 typedef struct adapter_progress {
     int64_t step, total_steps; /* finished optimizer steps before this one; 0-based */
+    double gradient_scale;     /* what clipping multiplied the gradients by */
 } adapter_progress;
 /* After the optimizer's update, before gradients are cleared. */
 graft_status adapter_updated(adapter *, backend *, adapter_progress, graft_error *);
@@ -150,6 +158,8 @@ graft_status adapter_load(adapter *, backend *, const weight_source *, const cha
                           graft_error *);
 graft_status adapter_save(const adapter *, backend *, const weight_source *, const char *folder,
                           const char *base_name, graft_error *);
+/* GRAFT_E_UNSUPPORTED, with the reason, where an adapter that was loaded cannot be trained on. */
+graft_status adapter_check_training(const adapter *, graft_error *);
 /* Gradients under the same keys, f32: for `eval --gradients`. */
 graft_status adapter_save_gradients(const adapter *, backend *, const char *path, graft_error *);
 
@@ -165,6 +175,7 @@ typedef struct adapter_method {
     const char *paper;     /* "Hu et al. 2021, arXiv:2106.09685" */
     bool needs_plain_base; /* its base cannot be quantised: it trains the base's weights */
     unsigned target_kinds; /* what target_modules may name; 0: the method has no targets */
+    bool keeps_ties; /* what it does to the embedding, it does to a tied head */
     const struct config_key *keys; /* of adapter_config.json, beside those of every method; ends
                                       with a key without a name. NULL: there is no such file */
     /* Modules PEFT targets when the config names none, NULL-terminated; NULL: as LoRA. Returns NULL
@@ -187,6 +198,8 @@ typedef struct adapter_method {
     int64_t (*merge_scratch)(const adapter *, size_t module);    /* NULL: 0 */
     /* Why this adapter (with its config) cannot be merged; NULL: it can. May be NULL with merge. */
     const char *(*merge_obstacle)(const adapter *);
+    /* Why its file cannot be trained on; NULL: it can. May be NULL. */
+    const char *(*training_obstacle)(const adapter *);
     graft_status (*load)(adapter *, backend *, const weight_source *, const char *folder,
                          graft_error *);
     graft_status (*save)(const adapter *, backend *, const weight_source *, const char *folder,

@@ -132,6 +132,7 @@ graft_status adapter_config_copy(adapter_config *out, const adapter_config *from
         .bias = from->bias,
     };
     memcpy(out->method, from->method, sizeof out->method);
+    memcpy(out->init_name, from->init_name, sizeof out->init_name);
     graft_status status = copy_owned(out, from, err);
     if (status == GRAFT_OK && from->fields && !(out->fields = json_deep_copy(from->fields)))
         status = error_memory(err, 1024, "an adapter's settings");

@@ -22,7 +22,8 @@ typedef struct pattern_value {
 typedef enum lora_init {
     LORA_INIT_DEFAULT,
     LORA_INIT_GAUSSIAN,
-    LORA_INIT_RANDOM /* false: nothing is zero */
+    LORA_INIT_RANDOM, /* false: nothing is zero */
+    LORA_INIT_START   /* from the base's weights: init_name, see lora_start.h */
 } lora_init;
 typedef enum bias_kind {
     BIAS_NONE,
@@ -36,6 +37,7 @@ typedef struct adapter_config {
     double lora_alpha, lora_dropout;
     bool use_rslora, lora_bias, ensure_weight_tying;
     lora_init init;
+    char init_name[32];
     bias_kind bias;
     text_list target_modules; /* names; empty with target_regex, or for the model's defaults */
     char *target_regex;       /* a string in the file: full match; "all-linear" is the shorthand */

@@ -30,6 +30,23 @@ typedef struct config_key {
     bool is_old;          /* only older versions wrote it */
 } config_key;
 
+/* Keys that many methods have in the same words. */
+#define TARGET_KEYS                                                                                \
+    {.name = "target_modules", .kind = KEY_OURS}, {                                                \
+        .name = "modules_to_save", .kind = KEY_OURS                                                \
+    }
+#define EXCLUDE_KEY                                                                                \
+    { .name = "exclude_modules", .kind = KEY_OURS }
+#define LAYER_KEYS                                                                                 \
+    {.name = "layers_to_transform", .kind = KEY_OURS}, {                                           \
+        .name = "layers_pattern", .kind = KEY_OURS                                                 \
+    }
+#define FAN_IN_FAN_OUT_KEY                                                                         \
+    {                                                                                              \
+        .name = "fan_in_fan_out", .kind = KEY_LACKED, .fallback = "false",                         \
+        .lacks = "the transposed weights of GPT-2's Conv1D"                                        \
+    }
+
 struct adapter_method;
 /* A key of the method or of every method; NULL: PEFT 0.21 does not have it. */
 const config_key *config_key_find(const struct adapter_method *, const char *name);

@@ -1,6 +1,7 @@
 #include "adapter/adapter.h"
 #include "adapter/config_fields.h"
 #include "adapter/config_keys.h"
+#include "adapter/lora_start.h"
 #include "base/atomic_file.h"
 #include "base/memory.h"
 
@@ -200,14 +201,20 @@ static graft_status read_init(adapter_config *out, const json_t *config, const c
         return GRAFT_OK;
     }
     if (!json_is_string(value))
-        return refuse(origin, "init_lora_weights", "true, false or \"gaussian\"", value, err);
-    if (strcmp(json_string_value(value), "gaussian"))
+        return refuse(origin, "init_lora_weights", "true, false or a name", value, err);
+    const char *name = json_string_value(value);
+    if (lora_start_find(name)) {
+        out->init = LORA_INIT_START;
+        snprintf(out->init_name, sizeof out->init_name, "%s", name);
+        return GRAFT_OK;
+    }
+    if (strcmp(name, "gaussian"))
         return error_set(err, GRAFT_E_UNSUPPORTED,
                          "%s: init_lora_weights \"%s\" is not supported; supported: true, false, "
-                         "\"gaussian\". An adapter whose start changed the base can be saved as "
-                         "plain LoRA by PEFT: save_pretrained(..., "
-                         "path_initial_model_for_weight_conversion=...)",
-                         origin, json_string_value(value));
+                         "gaussian, %s. An "
+                         "adapter whose start changed the base can be saved as plain LoRA by PEFT: "
+                         "save_pretrained(..., path_initial_model_for_weight_conversion=...)",
+                         origin, name, lora_start_names());
     out->init = LORA_INIT_GAUSSIAN;
     return GRAFT_OK;
 }
@@ -227,6 +234,12 @@ static graft_status read_bias(adapter_config *out, const adapter_method *method,
                 : !strcmp(bias, "none") ? BIAS_NONE
                                         : BIAS_LORA_ONLY;
     return GRAFT_OK;
+}
+
+/* Whether the method's key of that name is the common field. */
+static bool is_ours(const adapter_method *method, const char *name) {
+    const config_key *key = config_key_find(method, name);
+    return key && key->kind == KEY_OURS;
 }
 
 /* A number with the default of the method's table; a method without the key keeps *out. */
@@ -309,10 +322,10 @@ static graft_status read_fields(adapter_config *out, const adapter_method *metho
         status = read_layers(out, config, origin, err);
     if (status == GRAFT_OK)
         status = read_layers_pattern(out, config, origin, err);
-    if (status == GRAFT_OK)
+    if (status == GRAFT_OK && is_ours(method, "rank_pattern"))
         status = read_patterns(&out->rank_pattern, &out->n_rank_pattern, config, "rank_pattern",
                                origin, err);
-    if (status == GRAFT_OK)
+    if (status == GRAFT_OK && is_ours(method, "alpha_pattern"))
         status = read_patterns(&out->alpha_pattern, &out->n_alpha_pattern, config, "alpha_pattern",
                                origin, err);
     if (status == GRAFT_OK)

@@ -57,10 +57,12 @@ static json_t *text_json(const char *text) {
     return text ? json_string(text) : json_null();
 }
 
-static json_t *init_json(lora_init init) {
-    if (init == LORA_INIT_GAUSSIAN)
+static json_t *init_json(const adapter_config *config) {
+    if (config->init == LORA_INIT_START)
+        return json_string(config->init_name);
+    if (config->init == LORA_INIT_GAUSSIAN)
         return json_string("gaussian");
-    return json_boolean(init == LORA_INIT_DEFAULT);
+    return json_boolean(config->init == LORA_INIT_DEFAULT);
 }
 
 static json_t *bias_json(bias_kind bias, const adapter_method *method) {
@@ -81,7 +83,7 @@ static void set_ours(json_t *object, const adapter_config *config, const adapter
         {"bias", bias_json(config->bias, method)},
         {"ensure_weight_tying", json_boolean(config->ensure_weight_tying)},
         {"exclude_modules", choice_json(config->exclude_regex, &config->exclude_modules)},
-        {"init_lora_weights", init_json(config->init)},
+        {"init_lora_weights", init_json(config)},
         {"layers_pattern",
          choice_json(config->layers_pattern.n == 1 ? config->layers_pattern.items[0] : NULL,
                      &config->layers_pattern)},

@@ -28,7 +28,21 @@ typedef struct dense_method {
      * unless needs_base. Gradients of the tensors are added to. */
     void (*apply_bwd)(const dense_weight *, backend *, device_array *d_w, const device_array *base,
                       device_array *scratch);
+    /* The same for a layer's bias [rows], where it has one; w holds the base's weight. NULL: the
+     * bias stays. */
+    void (*apply_bias)(const dense_weight *, backend *, device_array *bias, const device_array *w,
+                       device_array *scratch);
+    void (*apply_bias_bwd)(const dense_weight *, backend *, const device_array *d_bias,
+                           const device_array *base_bias, const device_array *w,
+                           device_array *scratch);
 } dense_method;
+
+/* m [rows, cols] (+)= scale a b of two tensors, a [rows, k], b [k, cols]; and their gradients from
+ * scale dm. */
+void factors_product(backend *, device_array *m, const adapter_tensor *a, const adapter_tensor *b,
+                     double scale, bool add);
+void factors_product_bwd(backend *, const device_array *dm, const adapter_tensor *a,
+                         const adapter_tensor *b, double scale);
 
 /* A method's bind: puts a form into the hook of every target. Makes a->state on the first call
  * (GRAFT_E_MEMORY is impossible later); call dense_create at the end of shape. */

@@ -6,11 +6,9 @@
 #include <math.h>
 
 static const config_key loha_keys[] = {
-    {.name = "target_modules", .kind = KEY_OURS},
-    {.name = "exclude_modules", .kind = KEY_OURS},
-    {.name = "layers_to_transform", .kind = KEY_OURS},
-    {.name = "layers_pattern", .kind = KEY_OURS},
-    {.name = "modules_to_save", .kind = KEY_OURS},
+    TARGET_KEYS,
+    LAYER_KEYS,
+    EXCLUDE_KEY,
     {.name = "r", .kind = KEY_OURS, .fallback = "8"},
     {.name = "alpha", .kind = KEY_OURS, .fallback = "8"},
     {.name = "rank_pattern", .kind = KEY_OURS},
@@ -27,10 +25,6 @@ static const config_key loha_keys[] = {
 
 enum { W1_A, W1_B, W2_A, W2_B };
 
-static int64_t rank_of(const dense_weight *w) {
-    return w->tensors[W1_A]->shape[1];
-}
-
 /* The two matrices. */
 static int64_t scratch_elements(const dense_weight *w) {
     return 2 * w->rows * w->cols;
@@ -43,39 +37,7 @@ static double scale_of(const adapter *a, size_t module) {
 /* m [rows, cols] = scale a b */
 static void make_matrix(const dense_weight *w, backend *dev, device_array *m, int a, int b,
                         double scale) {
-    int64_t rank = rank_of(w);
-    dev->ops->matmul(dev, &(matmul_call){.c = m,
-                                         .c_stride = w->cols,
-                                         .rows = w->rows,
-                                         .cols = w->cols,
-                                         .k = rank,
-                                         .a = {w->tensors[a]->value, rank, false},
-                                         .b = {w->tensors[b]->value, w->cols, false},
-                                         .scale = scale});
-}
-
-/* Gradients of the factors of m = a b, from dm. */
-static void factors_backward(const dense_weight *w, backend *dev, const device_array *dm, int a,
-                             int b) {
-    int64_t rank = rank_of(w);
-    dev->ops->matmul(dev, &(matmul_call){.c = w->tensors[a]->gradient,
-                                         .c_stride = rank,
-                                         .rows = w->rows,
-                                         .cols = rank,
-                                         .k = w->cols,
-                                         .a = {dm, w->cols, false},
-                                         .b = {w->tensors[b]->value, w->cols, true},
-                                         .scale = 1,
-                                         .add = true});
-    dev->ops->matmul(dev, &(matmul_call){.c = w->tensors[b]->gradient,
-                                         .c_stride = w->cols,
-                                         .rows = rank,
-                                         .cols = w->cols,
-                                         .k = w->rows,
-                                         .a = {w->tensors[a]->value, rank, true},
-                                         .b = {dm, w->cols, false},
-                                         .scale = 1,
-                                         .add = true});
+    factors_product(dev, m, w->tensors[a], w->tensors[b], scale, false);
 }
 
 static void apply(const dense_weight *w, backend *dev, device_array *weight,
@@ -95,8 +57,8 @@ static void apply_bwd(const dense_weight *w, backend *dev, device_array *d_w,
     make_matrix(w, dev, second, W2_A, W2_B, w->scale);
     dev->ops->mul(dev, second, second, d_w, n, false); /* of the first */
     dev->ops->mul(dev, first, first, d_w, n, false);   /* of the second */
-    factors_backward(w, dev, second, W1_A, W1_B);
-    factors_backward(w, dev, first, W2_A, W2_B);
+    factors_product_bwd(dev, second, w->tensors[W1_A], w->tensors[W1_B], 1);
+    factors_product_bwd(dev, first, w->tensors[W2_A], w->tensors[W2_B], 1);
 }
 
 static const dense_method loha_weight = {
@@ -118,12 +80,7 @@ static graft_status add_module(adapter *a, size_t module, graft_error *err) {
 }
 
 static graft_status loha_shape(adapter *a, const message_sink *sink, graft_error *err) {
-    graft_status status = shape_targets(a, sink, err);
-    for (size_t i = 0; i < a->n_modules && status == GRAFT_OK; i++)
-        if (a->targets[i].is_target)
-            status = add_module(a, i, err);
-    if (status == GRAFT_OK)
-        status = shape_finish(a, sink, err);
+    graft_status status = shape_each_target(a, add_module, sink, err);
     return status == GRAFT_OK ? dense_create(a, &loha_weight, err) : status;
 }
 

@@ -30,7 +30,8 @@ typedef struct merge_run {
 
 static bool is_changed(const adapter *a, size_t module) {
     return a->targets && (a->targets[module].is_target || a->targets[module].frees_weight ||
-                          a->targets[module].frees_bias || a->targets[module].shares_embedding);
+                          a->targets[module].frees_bias || a->targets[module].trains_rows ||
+                          a->targets[module].shares_embedding);
 }
 
 static const adapter_tensor *freed_of(const adapter *a, size_t module, bool is_bias) {
@@ -79,7 +80,7 @@ static graft_status make_module(merge_run *r, size_t module, graft_error *err) {
         else if (weight_source_tensor(&stored, r->weights, name))
             dev->ops->upload(dev, r->bias, stored.data, stored.type, m->rows);
     }
-    if (!r->a->targets[module].is_target)
+    if (!r->a->targets[module].is_target && !r->a->targets[module].trains_rows)
         return GRAFT_OK;
     if (m->is_transposed) {
         dev->ops->copy(dev, r->turned, r->weight, n);
@@ -191,7 +192,7 @@ static void untie(merge_run *r) {
         head = a->modules[i].kind == MODULE_HEAD ? i : head;
     }
     if (!a->modules[head].is_tied || a->targets[head].shares_embedding ||
-        (!is_changed(a, embedding) && !is_changed(a, head)))
+        a->targets[head].ties_rows || (!is_changed(a, embedding) && !is_changed(a, head)))
         return;
     tensor_view view;
     char name[192];

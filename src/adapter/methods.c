@@ -15,6 +15,21 @@ static const adapter_method *const methods[] = {
     &cartridge_method,               //
     &cpt_method,                     //
     &multitask_prompt_tuning_method, //
+    &trainable_tokens_method,        //
+    &hira_method,                    //
+    &lokr_method,                    //
+    &glora_method,                   //
+    &miss_method,                    //
+    &delora_method,                  //
+    &gralora_method,                 //
+    &vera_method,                    //
+    &pvera_method,                   //
+    &randlora_method,                //
+    &vblora_method,                  //
+    &unilora_method,                 //
+    &tinylora_method,                //
+    &deft_method,                    //
+    &adalora_method,                 //
 };
 
 enum { N_METHODS = sizeof methods / sizeof *methods };

@@ -9,15 +9,30 @@
 extern const config_key lora_keys[];
 
 extern const adapter_method lora_method;
+extern const adapter_method adalora_method;
 extern const adapter_method full_method;
 extern const adapter_method ia3_method;
 extern const adapter_method loha_method;
+extern const adapter_method hira_method;
+extern const adapter_method lokr_method;
+extern const adapter_method glora_method;
+extern const adapter_method miss_method;
+extern const adapter_method delora_method;
+extern const adapter_method gralora_method;
+extern const adapter_method vera_method;
+extern const adapter_method pvera_method;
+extern const adapter_method randlora_method;
+extern const adapter_method vblora_method;
+extern const adapter_method unilora_method;
+extern const adapter_method tinylora_method;
+extern const adapter_method deft_method;
 extern const adapter_method prompt_tuning_method;
 extern const adapter_method prefix_tuning_method;
 extern const adapter_method p_tuning_method;
 extern const adapter_method cartridge_method;
 extern const adapter_method cpt_method;
 extern const adapter_method multitask_prompt_tuning_method;
+extern const adapter_method trainable_tokens_method;
 
 /* adapter_model.safetensors and adapter_config.json, in and out. */
 graft_status peft_load(adapter *, backend *, const weight_source *, const char *folder,

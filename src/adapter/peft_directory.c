@@ -42,7 +42,7 @@ static bool has_key(const adapter *a, const char *key) {
             return true;
     const adapter_tensor *found =
         bsearch(key, a->tensors, a->n_tensors, sizeof *a->tensors, compare_keys);
-    return found && !found->is_unsaved;
+    return found && !found->is_unsaved && !found->is_rebuilt;
 }
 
 static graft_status check_tensors(const adapter *a, const safetensors *file, const char *path,
@@ -53,7 +53,7 @@ static graft_status check_tensors(const adapter *a, const safetensors *file, con
     for (size_t i = 0; i < a->n_tensors; i++) {
         const adapter_tensor *t = &a->tensors[i];
         tensor_view view;
-        if (t->is_unsaved)
+        if (t->is_unsaved || t->is_rebuilt)
             continue;
         if (!safetensors_find(&view, file, t->key))
             return peft_refuse_missing(t, file, path, err);
@@ -92,7 +92,7 @@ static graft_status check_copies(const adapter *a, const safetensors *file,
         tensor_view view, of;
         if (!safetensors_find(&view, file, copy->key))
             continue;
-        if (!tensor_has_shape(&view, 2, copy->shape))
+        if (!tensor_has_shape(&view, copy->rank, copy->shape))
             return error_set(err, GRAFT_E_UNSUPPORTED,
                              "%s: %s has another shape than the base's: an adapter over a resized "
                              "vocabulary is not supported",
@@ -117,7 +117,8 @@ static void upload_tensors(const adapter *a, backend *dev, const safetensors *fi
                            bool is_unsaved) {
     for (size_t i = 0; i < a->n_tensors; i++) {
         tensor_view view;
-        if (a->tensors[i].integers || a->tensors[i].is_unsaved != is_unsaved)
+        if (a->tensors[i].integers || a->tensors[i].is_rebuilt ||
+            a->tensors[i].is_unsaved != is_unsaved)
             continue;
         safetensors_find(&view, file, a->tensors[i].key);
         dev->ops->upload(dev, a->tensors[i].value, view.data, view.type, a->tensors[i].count);
@@ -219,7 +220,7 @@ static graft_status write_tensors(const adapter *a, backend *dev, const weight_s
     size_t used = 0;
     for (size_t i = 0; i < a->n_tensors && status == GRAFT_OK; i++) {
         const adapter_tensor *t = &a->tensors[i];
-        if (t->is_unsaved)
+        if (t->is_unsaved || t->is_rebuilt)
             continue;
         sources[used] = tensor_source_of(t);
         tensor_named(&named[used], t, t->stored, &sources[used]);

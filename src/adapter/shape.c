@@ -149,7 +149,7 @@ void shape_bind_freed(adapter *a, model_hooks *hooks) {
         if (a->tensors[i].role == ROLE_FREED)
             freed_bind(a, &a->tensors[i], hooks);
     for (size_t i = 0; i < a->n_copies; i++)
-        if (!a->copies[i].is_base)
+        if (!a->copies[i].is_base && a->tensors[a->copies[i].tensor].role == ROLE_FREED)
             freed_bind_tied_head(a, &a->tensors[a->copies[i].tensor], hooks);
 }
 
@@ -159,6 +159,7 @@ static saved_copy *add_copy(adapter *a, size_t module, const char *suffix) {
     saved_copy *copy = &a->copies[a->n_copies++];
     const model_module *m = &a->modules[module];
     write_key(copy->key, sizeof copy->key, a, module, suffix);
+    copy->rank = 2;
     copy->shape[0] = m->rows;
     copy->shape[1] = m->cols;
     return copy;
@@ -180,6 +181,8 @@ static graft_status add_copies(adapter *a, graft_error *err) {
         return error_memory(err, 2 * sizeof *a->copies, "the adapter's tensors");
     graft_status status =
         targets_save_embeddings(&save_embeddings, &a->config, a->modules, a->n_modules, err);
+    for (size_t i = 0; i < a->n_modules; i++)
+        save_embeddings = save_embeddings && !a->targets[i].trains_rows;
     for (size_t i = 0; i < a->n_modules && status == GRAFT_OK; i++) {
         module_kind kind = a->modules[i].kind;
         if (a->targets[i].shares_embedding) {
@@ -194,6 +197,19 @@ static graft_status add_copies(adapter *a, graft_error *err) {
         }
     }
     return status;
+}
+
+graft_status shape_copy(adapter *a, size_t module, const char *suffix, const adapter_tensor *of,
+                        graft_error *err) {
+    saved_copy *grown = realloc(a->copies, (a->n_copies + 1) * sizeof *grown);
+    if (!grown)
+        return error_memory(err, (a->n_copies + 1) * sizeof *grown, "the adapter's tensors");
+    a->copies = grown;
+    saved_copy *copy = &grown[a->n_copies++];
+    *copy = (saved_copy){.rank = of->rank, .is_written = true, .tensor = (size_t)(of - a->tensors)};
+    memcpy(copy->shape, of->shape, sizeof copy->shape);
+    write_key(copy->key, sizeof copy->key, a, module, suffix);
+    return GRAFT_OK;
 }
 
 /* An adapter that is suddenly as large as the embedding surprises people: it is said before it is
@@ -227,4 +243,14 @@ graft_status shape_finish(adapter *a, const message_sink *sink, graft_error *err
     if (status == GRAFT_OK)
         tell_copies(a, sink);
     return status;
+}
+
+graft_status shape_each_target(adapter *a,
+                               graft_status (*add)(adapter *, size_t module, graft_error *),
+                               const message_sink *sink, graft_error *err) {
+    graft_status status = shape_targets(a, sink, err);
+    for (size_t i = 0; i < a->n_modules && status == GRAFT_OK; i++)
+        if (a->targets[i].is_target)
+            status = add(a, i, err);
+    return status == GRAFT_OK ? shape_finish(a, sink, err) : status;
 }

@@ -26,6 +26,14 @@ size_t shape_derived(adapter *, int64_t count, bool has_gradient, graft_error *)
  * holds beside. Call it last; the tensors' addresses are stable from here on. */
 graft_status shape_finish(adapter *, const message_sink *, graft_error *);
 
+/* A tensor that the file holds once more, under a module's key; after shape_finish. */
+graft_status shape_copy(adapter *, size_t module, const char *suffix, const adapter_tensor *of,
+                        graft_error *);
+/* The usual shape: resolves the targets, lets `add` list the tensors of each, finishes. */
+graft_status shape_each_target(adapter *,
+                               graft_status (*add)(adapter *, size_t module, graft_error *),
+                               const message_sink *, graft_error *);
+
 /* A tensor by its place, after shape_finish; NULL: there is none. */
 adapter_tensor *adapter_tensor_at(const adapter *, size_t module, const char *suffix);
 

@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "base/strbuf.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -59,11 +60,16 @@ static graft_status expand_all_linear(resolution *r, graft_error *err) {
     return status;
 }
 
+static const json_t *parameters_of(const resolution *r) {
+    const json_t *given = config_value(r->config, "target_parameters");
+    return json_array_size(given) ? given : NULL;
+}
+
 static graft_status expand_targets(resolution *r, graft_error *err) {
     adapter_config *config = r->config;
     if (config->target_regex && !strcasecmp(config->target_regex, "all-linear"))
         return expand_all_linear(r, err);
-    if (config->target_regex || config->target_modules.n)
+    if (config->target_regex || config->target_modules.n || parameters_of(r))
         return GRAFT_OK;
     const char *const *defaults = r->method->default_targets
                                       ? r->method->default_targets(r->spec->model_type)
@@ -258,6 +264,35 @@ static void warn_unused(const resolution *r, const char *key, const pattern_valu
                          key, patterns[i].pattern);
 }
 
+/* ---- target_parameters: weights of linear layers by the names of parameters ---- */
+
+static bool is_target_parameter(const resolution *r, const model_module *module) {
+    char name[sizeof module->name + 8];
+    const json_t *given = parameters_of(r);
+    snprintf(name, sizeof name, "%s.weight", module->name);
+    for (size_t i = 0; i < json_array_size(given); i++) {
+        const char *entry = json_string_value(json_array_get(given, i));
+        if (module->kind == MODULE_LINEAR && entry && module_ends_with(name, entry))
+            return true;
+    }
+    return false;
+}
+
+/* As PEFT's ParamWrapper: nothing but A and B. */
+static graft_status check_parameter(const resolution *r, const char *name, match_kind kind,
+                                    graft_error *err) {
+    const adapter_config *config = r->config;
+    const char *obstacle = kind == MATCH_TARGET              ? "target_modules reaches it as well"
+                           : config->lora_dropout > 0        ? "lora_dropout does not go with it"
+                           : config->lora_bias               ? "lora_bias does not go with it"
+                           : config_flag(config, "use_dora") ? "use_dora does not go with it"
+                                                             : NULL;
+    if (!obstacle)
+        return GRAFT_OK;
+    return error_set(err, GRAFT_E_INPUT, "target_parameters: %s.weight: %s (nor in PEFT)", name,
+                     obstacle);
+}
+
 static graft_status match_modules(resolution *r, size_t *found, size_t *excluded, bool *used_ranks,
                                   bool *used_alphas, graft_error *err) {
     for (size_t i = 0; i < r->n; i++) {
@@ -265,6 +300,10 @@ static graft_status match_modules(resolution *r, size_t *found, size_t *excluded
         const model_module *module = &r->modules[i];
         graft_status status = matcher_target(&kind, &r->match, module->name, err);
         *excluded += kind == MATCH_EXCLUDED;
+        if (status == GRAFT_OK && is_target_parameter(r, module)) {
+            status = check_parameter(r, module->name, kind, err);
+            kind = MATCH_TARGET;
+        }
         *found += kind == MATCH_TARGET;
         if (status == GRAFT_OK && kind == MATCH_TARGET)
             status = check_target(r, module, err);
@@ -358,6 +397,8 @@ static graft_status check_conflicts(const resolution *r, graft_error *err) {
 static void tell_tied(const resolution *r) {
     const model_module *embedding = module_of_kind(r, MODULE_EMBEDDING);
     const model_module *head = module_of_kind(r, MODULE_HEAD);
+    if (r->method->keeps_ties)
+        return;
     if (!head->is_tied) {
         if (r->config->ensure_weight_tying)
             message_emit(r->sink, MESSAGE_WARNING,

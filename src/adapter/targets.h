@@ -11,6 +11,8 @@ typedef struct module_target {
     int32_t rank;   /* by r and rank_pattern, where the method has them */
     double alpha;
     bool frees_weight, frees_bias;
+    bool trains_rows;      /* some of its rows train (see trained_tokens.h) */
+    bool ties_rows;        /* a tied head that uses the embedding's */
     bool shares_embedding; /* a tied head that trains as the embedding's second name
                               (ensure_weight_tying) */
 } module_target;

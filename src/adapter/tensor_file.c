@@ -44,6 +44,7 @@ static int64_t integer_at(const tensor_view *view, size_t i) {
     const unsigned char *at = (const unsigned char *)view->data + i * dtype_bytes(view->type);
     int64_t wide = 0;
     int32_t narrow;
+    int16_t short_one;
     switch (view->type) {
     case DTYPE_I64:
         memcpy(&wide, at, sizeof wide);
@@ -51,6 +52,9 @@ static int64_t integer_at(const tensor_view *view, size_t i) {
     case DTYPE_I32:
         memcpy(&narrow, at, sizeof narrow);
         return narrow;
+    case DTYPE_I16:
+        memcpy(&short_one, at, sizeof short_one);
+        return short_one;
     case DTYPE_U8:
     case DTYPE_BOOL:
         return *at;
@@ -66,7 +70,7 @@ graft_status tensor_load_integers(const adapter_tensor *t, const tensor_view *vi
         if (t->integers[i] < 0 || t->integers[i] > INT32_MAX)
             return error_set(err, GRAFT_E_INPUT,
                              "%s: %s: element %lld: expected a whole number from 0 to %d (type "
-                             "I64, I32 or U8), found %lld in type %s",
+                             "I64, I32, I16 or U8), found %lld in type %s",
                              path, t->key, (long long)i, INT32_MAX, (long long)t->integers[i],
                              dtype_name(view->type));
     }

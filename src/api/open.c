@@ -151,6 +151,8 @@ graft_status open_new_adapter(opened *o, graft_error *err) {
     if (status == GRAFT_OK)
         status = adapter_create(&o->adapter, &config, &o->spec, 0, &o->messages, err);
     adapter_config_free(&config);
+    if (status == GRAFT_OK && graft_option_find("portable")->verbs & recipe_verb(o->recipe))
+        o->adapter->is_portable = recipe_flag(o->recipe, "portable");
     return status;
 }
 

@@ -50,7 +50,10 @@ static const graft_option options[] = {
     {"use_rslora", NULL, FLAG, "false", NULL, 0, 0, SHAPED, "rank-stabilised scale"},
     {"use_dora", NULL, FLAG, "false", NULL, 0, 0, SHAPED, "weight-decomposed LoRA"},
     {"init_lora_weights", NULL, TEXT, "true", "true|false|NAME", 0, 0, SHAPED,
-     "first values of A and B: gaussian, ..."},
+     "first values of A and B: gaussian, pissa, pissa_niter_N, olora, mica, orthogonal"},
+    {"portable", NULL, FLAG, "true", NULL, 0, 0, TRAIN,
+     "save an adapter whose start changed the base (pissa, olora) as plain LoRA, which every "
+     "loader reads"},
     {"rank_pattern", NULL, LIST, NULL, "REGEX=N", 0, 0, SHAPED, "ranks of modules that differ"},
     {"alpha_pattern", NULL, LIST, NULL, "REGEX=A", 0, 0, SHAPED, "alphas of modules that differ"},
     {"layers_to_transform", NULL, LIST, NULL, "0,1,...", 0, 0, SHAPED, "only these layers"},
@@ -114,13 +117,14 @@ static const graft_option options[] = {
      "go on from the newest (or this) checkpoint of output_dir"},
 
     /* optimizer */
-    {"optim", NULL, CHOICE, "adamw", "adamw", 0, 0, SHAPED, "optimizer"},
+    {"optim", NULL, CHOICE, "adamw", "adamw|lora_fa|riemannian", 0, 0, SHAPED,
+     "optimizer; the last two are made for LoRA"},
     {"learning_rate", "lr", NUMBER, "1e-4", "X", 0, 1e6, SHAPED, "peak rate"},
     {"weight_decay", NULL, NUMBER, "0", "X", 0, 1e3, SHAPED, "decoupled, on every trained tensor"},
     {"adam_beta1", NULL, NUMBER, "0.9", "X", 0, 0.999999, SHAPED, "decay of the first moment"},
     {"adam_beta2", NULL, NUMBER, "0.999", "X", 0, 0.99999999, SHAPED, "decay of the second moment"},
     {"adam_epsilon", NULL, NUMBER, "1e-8", "X", 0, 1, SHAPED,
-     "added to the root of the second moment"},
+     "added to the root of the second moment (lora_fa: 1e-6 unless set)"},
     {"max_grad_norm", NULL, NUMBER, "1", "X", 0, 1e9, SHAPED,
      "clip the global gradient norm; 0: never"},
     {"lr_scheduler_type", NULL, CHOICE, "linear",

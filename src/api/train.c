@@ -8,6 +8,7 @@
 #include "base/atomic_file.h"
 #include "base/memory.h"
 #include "base/strbuf.h"
+#include "train/optimizer_kind.h"
 #include "train/schedule.h"
 
 #include <stdio.h>
@@ -27,6 +28,7 @@ static void config_shapes(train_config *out, const graft_recipe *recipe) {
         (int32_t)recipe_integer(recipe, "per_device_train_batch_size");
     out->gradient_accumulation_steps =
         (int32_t)recipe_integer(recipe, "gradient_accumulation_steps");
+    out->optimizer = optimizer_find(recipe_text(recipe, "optim"));
     out->packing = recipe_flag(recipe, "packing");
     out->checkpointing = checkpointing_of(recipe);
     out->memory_limit_bytes = recipe_size(recipe, "memory_limit");
@@ -39,7 +41,8 @@ static void config_steps(train_config *out, const graft_recipe *recipe) {
     out->weight_decay = recipe_number(recipe, "weight_decay");
     out->adam_beta1 = recipe_number(recipe, "adam_beta1");
     out->adam_beta2 = recipe_number(recipe, "adam_beta2");
-    out->adam_epsilon = recipe_number(recipe, "adam_epsilon");
+    out->adam_epsilon = recipe_has(recipe, "adam_epsilon") ? recipe_number(recipe, "adam_epsilon")
+                                                           : out->optimizer->adam_epsilon;
     out->max_grad_norm = recipe_number(recipe, "max_grad_norm");
     out->loraplus_lr_ratio = recipe_number(recipe, "loraplus_lr_ratio");
     out->warmup_steps = recipe_integer(recipe, "warmup_steps");

@@ -311,6 +311,11 @@ typedef struct op_table {
     void (*softmax_bwd)(backend *, device_array *dx, const device_array *dy, const device_array *y,
                         int64_t rows, int64_t cols);
 
+    /* y [n, cols] (+)= x where dropout keeps it, over 1 - p, and else 0: what a term of this
+     * dropout and stream sees. For training alone. */
+    void (*dropout)(backend *, device_array *y, const device_array *x, float p, uint32_t stream,
+                    int64_t cols, bool add, const token_rows *);
+
     /* Optimizer. sum_squares waits for the device; blocks of fixed size are added in order. */
     double (*sum_squares)(backend *, const device_array *x, int64_t n);
     void (*adamw)(backend *, device_array *p, const device_array *g, device_array *m,

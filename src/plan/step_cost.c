@@ -151,7 +151,8 @@ static graft_status count_step(step_cost *cost, dry_run *d, int64_t n, graft_err
     }
     adapter_chain(a, d->dev);
     optimizer_gradient_norm(a, d->dev);
-    optimizer_update(a, d->dev, d->request->config, 1, 1, 1);
+    if (status == GRAFT_OK)
+        status = optimizer_update(a, d->dev, d->request->config, 1, 1, 1, err);
     take_counts(cost, d->dev, &cost->recompute, &cost->backward);
     if (status == GRAFT_OK)
         status = adapter_prepare(a, d->dev, d->weights, err);

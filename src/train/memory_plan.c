@@ -1,6 +1,7 @@
 #include "train/memory_plan.h"
 
 #include "base/memory.h"
+#include "train/optimizer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -101,6 +102,8 @@ graft_status train_plan(memory_plan *plan, const model_spec *spec, adapter *trai
     graft_status status = model_hooks_create(&hooks, spec, err);
     if (status == GRAFT_OK)
         status = weight_source_plan_bytes(&uploaded_bytes, spec, sizeof(float), err);
+    if (status == GRAFT_OK)
+        status = optimizer_shape(trained, config, err);
     if (status == GRAFT_OK) {
         adapter_bind(trained, &hooks);
         model_hooks_finish(&hooks, spec);

@@ -1,5 +1,7 @@
 #include "train/optimizer.h"
 
+#include "train/optimizer_kind.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -21,13 +23,13 @@ parameter_group parameter_group_of(const adapter_tensor *tensor, const train_con
         group.learning_rate = LORAPLUS_EMBEDDING_RATE;
         break;
     case ROLE_LORA_A:
-    case ROLE_OTHER:
         break;
     case ROLE_LORA_B:
     case ROLE_LORA_BIAS:
         group.learning_rate *= config->loraplus_lr_ratio;
         break;
     case ROLE_FREED:
+    case ROLE_OTHER:
         if (tensor->rank == 1)
             group.learning_rate *= config->loraplus_lr_ratio;
         break;
@@ -51,26 +53,16 @@ double optimizer_clip_scale(double norm, double max_norm) {
     return fmin(1.0, max_norm / (norm + 1e-6)); /* torch's epsilon */
 }
 
-void optimizer_update(const adapter *a, backend *dev, const train_config *config,
-                      double schedule_factor, double gradient_scale, int64_t updates) {
-    adamw_step step = {
-        .beta1 = config->adam_beta1,
-        .beta2 = config->adam_beta2,
-        .epsilon = config->adam_epsilon,
-        .bias_correction1 = 1.0 - pow(config->adam_beta1, (double)updates),
-        .bias_correction2 = 1.0 - pow(config->adam_beta2, (double)updates),
-        .gradient_scale = gradient_scale,
-    };
-    for (size_t i = 0; i < a->n_tensors; i++) {
-        const adapter_tensor *tensor = &a->tensors[i];
-        if (tensor->is_fixed)
-            continue;
-        parameter_group group = parameter_group_of(tensor, config);
-        step.learning_rate = group.learning_rate * schedule_factor;
-        step.weight_decay = group.weight_decay;
-        dev->ops->adamw(dev, tensor->value, tensor->gradient, tensor->moment1, tensor->moment2,
-                        tensor->count, &step);
-    }
+graft_status optimizer_shape(adapter *a, const train_config *config, graft_error *err) {
+    const optimizer_kind *kind = optimizer_of(config);
+    return kind->shape ? kind->shape(a, config, err) : GRAFT_OK;
+}
+
+graft_status optimizer_update(const adapter *a, backend *dev, const train_config *config,
+                              double schedule_factor, double gradient_scale, int64_t updates,
+                              graft_error *err) {
+    const optimizer_step step = {config, schedule_factor, gradient_scale, updates};
+    return optimizer_of(config)->update(a, dev, &step, err);
 }
 
 const char *optimizer_bad_value(const adapter *a, backend *dev) {

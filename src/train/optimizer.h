@@ -1,4 +1,4 @@
-/* AdamW over an adapter's tensors, as torch.optim.AdamW with PEFT's LoRA+ groups. */
+/* The optimizer over an adapter's tensors, with PEFT's LoRA+ groups. */
 #ifndef GRAFT_TRAIN_OPTIMIZER_H
 #define GRAFT_TRAIN_OPTIMIZER_H
 
@@ -20,9 +20,12 @@ double optimizer_gradient_norm(const adapter *, backend *);
 /* What gradients are multiplied with so that their norm does not pass max_norm
  * (torch.nn.utils.clip_grad_norm_); max_norm 0: 1. */
 double optimizer_clip_scale(double norm, double max_norm);
+/* What the config's optimizer wants of the adapter, before it is laid out: see optimizer_kind.h. */
+graft_status optimizer_shape(adapter *, const train_config *, graft_error *);
 /* One update. `updates` counts this one, from 1; schedule_factor multiplies every group's rate. */
-void optimizer_update(const adapter *, backend *, const train_config *, double schedule_factor,
-                      double gradient_scale, int64_t updates);
+graft_status optimizer_update(const adapter *, backend *, const train_config *,
+                              double schedule_factor, double gradient_scale, int64_t updates,
+                              graft_error *);
 
 /* Key of the first tensor with a value that is not finite; NULL: all are. */
 const char *optimizer_bad_value(const adapter *, backend *);

@@ -6,6 +6,7 @@
 #include "base/atomic_file.h"
 #include "train/folder.h"
 #include "train/optimizer.h"
+#include "train/optimizer_kind.h"
 #include "train/report.h"
 
 #include <errno.h>
@@ -55,7 +56,7 @@ static graft_status write_card(const run *r, const train_result *result, const c
         .epochs = run_epochs(r),
         .learning_rate = c->learning_rate,
         .schedule = schedule_name(c->schedule),
-        .optimizer = "adamw",
+        .optimizer = optimizer_of(c)->name,
         .rows_per_step = r->count.rows_per_step,
         .max_length = run_longest_row(r),
         .seed = c->seed,

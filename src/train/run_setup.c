@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "train/base_identity.h"
 #include "train/folder.h"
+#include "train/optimizer.h"
 #include "train/settings.h"
 
 #include <assert.h>
@@ -168,6 +169,9 @@ static graft_status describe_run(run *r, graft_error *err) {
 
 static graft_status plan_memory(run *r, arena_shape *shape, graft_error *err) {
     const train_inputs *in = r->in;
+    graft_status status = optimizer_shape(in->adapter, r->config, err);
+    if (status != GRAFT_OK)
+        return status;
     adapter_bind(in->adapter, &r->hooks);
     model_hooks_finish(&r->hooks, in->spec);
     const plan_request request = {
@@ -229,9 +233,9 @@ static graft_status start_adapter(run *r, const char *checkpoint, graft_error *e
     rng random = rng_create(r->config->seed, INIT_STREAM);
     if (checkpoint)
         status = checkpoint_load(in->adapter, in->dev, checkpoint, err);
-    else if (in->init_adapter)
+    else if (in->init_adapter && (status = adapter_check_training(in->adapter, err)) == GRAFT_OK)
         status = adapter_load(in->adapter, in->dev, in->weights, in->init_adapter, err);
-    else
+    else if (!in->init_adapter)
         status = adapter_init(in->adapter, in->dev, in->weights, &random, err);
     return status == GRAFT_OK ? adapter_prepare(in->adapter, in->dev, in->weights, err) : status;
 }

@@ -85,11 +85,12 @@ static graft_status update(run *r, train_metrics *metrics, double factor, graft_
     }
     r->progress.skipped_in_a_row = 0;
     r->progress.updates++;
-    optimizer_update(a, dev, r->config, factor,
-                     optimizer_clip_scale(metrics->grad_norm, r->config->max_grad_norm),
-                     r->progress.updates);
+    double scale = optimizer_clip_scale(metrics->grad_norm, r->config->max_grad_norm);
+    const adapter_progress progress = {r->progress.step, r->count.total, scale};
     graft_status status =
-        adapter_updated(a, dev, (adapter_progress){r->progress.step, r->count.total}, err);
+        optimizer_update(a, dev, r->config, factor, scale, r->progress.updates, err);
+    if (status == GRAFT_OK)
+        status = adapter_updated(a, dev, progress, err);
     return status == GRAFT_OK ? adapter_prepare(a, dev, r->in->weights, err) : status;
 }
 

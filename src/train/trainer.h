@@ -31,7 +31,8 @@ typedef struct train_config {
     int64_t max_steps; /* > 0: wins over the epochs */
     int32_t per_device_train_batch_size, gradient_accumulation_steps; /* rows */
     double learning_rate, weight_decay, adam_beta1, adam_beta2, adam_epsilon;
-    double max_grad_norm;     /* 0: no clipping */
+    const struct optimizer_kind *optimizer; /* NULL: AdamW */
+    double max_grad_norm;                   /* 0: no clipping */
     double loraplus_lr_ratio; /* 0: off */
     schedule_kind schedule;
     int64_t warmup_steps; /* > 0 wins over the ratio */

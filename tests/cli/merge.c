@@ -15,6 +15,12 @@ static const char *const cases[] = {
     "lora_embedding",
     "lora_embedding_lm_head",
     "lora_modules_to_save",
+    "lora_dora",
+    "lora_target_parameters",
+    "lora_bdlora",
+    "lora_kasa",
+    "lora_trainable_tokens",
+    "trainable_tokens",
     "ia3",
     "loha",
 };

@@ -134,6 +134,7 @@ static const op_table cpu_ops = {
     .activation_bwd = cpu_activation_bwd,
     .softmax_fwd = cpu_softmax_fwd,
     .softmax_bwd = cpu_softmax_bwd,
+    .dropout = cpu_dropout,
     .sum_squares = cpu_sum_squares,
     .adamw = cpu_adamw,
 };

@@ -95,6 +95,8 @@ void cpu_linear_group_bwd(backend *, device_array *dx, const linear_branch *, in
                           const token_rows *);
 void cpu_linear_fwd(backend *, device_array *y, device_array *xa, const device_array *x,
                     const linear_call *, bool add, device_array *scratch, const token_rows *);
+void cpu_dropout(backend *, device_array *y, const device_array *x, float p, uint32_t stream,
+                 int64_t cols, bool add, const token_rows *);
 void cpu_linear_bwd(backend *, device_array *dx, const device_array *dy, const device_array *x,
                     const device_array *xa, const linear_call *, bool add, device_array *scratch,
                     const token_rows *);

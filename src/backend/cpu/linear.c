@@ -118,8 +118,9 @@ typedef struct dropout_context {
     cpu_backend *cpu;
     float *y;
     const float *x;
-    const low_rank_term *term;
     const token_rows *tokens;
+    float p;
+    uint32_t stream;
     int64_t width;
     int32_t row_begin;
     bool add;
@@ -133,11 +134,15 @@ static void dropout_task(void *context, int64_t i, int32_t thread) {
         int64_t t = c->row_begin + j;
         dropout_row row = {.key = c->tokens->dropout_key,
                            .token_counter = c->tokens->dropout_counter[t],
-                           .stream = c->term->dropout_stream,
-                           .threshold = dropout_threshold(c->term->dropout),
-                           .factor = (float)(1 / (1 - (double)c->term->dropout))};
+                           .stream = c->stream,
+                           .threshold = dropout_threshold(c->p),
+                           .factor = (float)(1 / (1 - (double)c->p))};
         c->cpu->rows->dropout(c->y + t * c->width, c->x + t * c->width, &row, c->width, c->add);
     }
+}
+
+static void dropout_run(dropout_context *c) {
+    cpu_run_tasks(c->cpu, c->rows.count, dropout_task, c);
 }
 
 /* y (+)= dropped x, for the term's rows. */
@@ -145,16 +150,29 @@ static void run_dropout(const linear_run *run, float *y, const float *x, const l
                         bool add) {
     int32_t begin, end;
     cpu_term_rows(&begin, &end, term, run->tokens);
-    dropout_context context = {.cpu = run->cpu,
-                               .y = y,
-                               .x = x,
-                               .term = term,
-                               .tokens = run->tokens,
-                               .width = run->in,
-                               .row_begin = begin,
-                               .add = add,
-                               .rows = pieces_of_rows(end - begin, run->in)};
-    cpu_run_tasks(run->cpu, context.rows.count, dropout_task, &context);
+    dropout_run(&(dropout_context){.cpu = run->cpu,
+                                   .y = y,
+                                   .x = x,
+                                   .tokens = run->tokens,
+                                   .p = term->dropout,
+                                   .stream = term->dropout_stream,
+                                   .width = run->in,
+                                   .row_begin = begin,
+                                   .add = add,
+                                   .rows = pieces_of_rows(end - begin, run->in)});
+}
+
+void cpu_dropout(backend *dev, device_array *y, const device_array *x, float p, uint32_t stream,
+                 int64_t cols, bool add, const token_rows *tokens) {
+    dropout_run(&(dropout_context){.cpu = cpu_of(dev),
+                                   .y = cpu_array(y),
+                                   .x = cpu_array_const(x),
+                                   .tokens = tokens,
+                                   .p = p,
+                                   .stream = stream,
+                                   .width = cols,
+                                   .add = add,
+                                   .rows = pieces_of_rows(tokens->n, cols)});
 }
 
 /* ---- forward ---- */

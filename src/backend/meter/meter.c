@@ -55,6 +55,7 @@ static const char *const names[N_METER_OPS] = {
     [METER_ACTIVATION_BWD] = "activation_bwd",
     [METER_SOFTMAX_FWD] = "softmax_fwd",
     [METER_SOFTMAX_BWD] = "softmax_bwd",
+    [METER_DROPOUT] = "dropout",
     [METER_SUM_SQUARES] = "sum_squares",
     [METER_ADAMW] = "adamw",
 };
@@ -207,6 +208,7 @@ static const op_table meter_ops = {
     .activation_bwd = meter_activation_bwd,
     .softmax_fwd = meter_softmax_fwd,
     .softmax_bwd = meter_softmax_bwd,
+    .dropout = meter_dropout,
     .sum_squares = meter_sum_squares,
     .adamw = meter_adamw,
 };

@@ -112,3 +112,11 @@ void meter_softmax_bwd(backend *dev, device_array *dx, const device_array *dy,
         p.ops->softmax_bwd(p.inner, dx, dy, y, rows, cols);
     pass_end_moved(&p, METER_SOFTMAX_BWD, 3 * rows * cols);
 }
+
+void meter_dropout(backend *dev, device_array *y, const device_array *x, float p_drop,
+                   uint32_t stream, int64_t cols, bool add, const token_rows *rows) {
+    passing p = pass_begin(dev);
+    if (p.inner)
+        p.ops->dropout(p.inner, y, x, p_drop, stream, cols, add, rows);
+    pass_end_moved(&p, METER_DROPOUT, (add ? 3 : 2) * rows->n * cols);
+}

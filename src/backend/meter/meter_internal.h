@@ -105,6 +105,8 @@ void meter_activation_bwd(backend *dev, device_array *dx, const device_array *dy
                           const device_array *x, activation_kind kind, int64_t n);
 void meter_softmax_fwd(backend *dev, device_array *y, const device_array *x, int64_t rows,
                        int64_t cols);
+void meter_dropout(backend *dev, device_array *y, const device_array *x, float p_drop,
+                   uint32_t stream, int64_t cols, bool add, const token_rows *rows);
 void meter_softmax_bwd(backend *dev, device_array *dx, const device_array *dy,
                        const device_array *y, int64_t rows, int64_t cols);
 

@@ -94,6 +94,7 @@ static const op_table reference_ops = {
     .activation_bwd = ref_activation_bwd,
     .softmax_fwd = ref_softmax_fwd,
     .softmax_bwd = ref_softmax_bwd,
+    .dropout = ref_dropout,
     .sum_squares = ref_sum_squares,
     .adamw = ref_adamw,
 };

@@ -23,16 +23,32 @@ void ref_term_rows(int32_t *begin, int32_t *end, const low_rank_term *term,
     *end = term->job < 0 ? tokens->n : tokens->job_begin[term->job + 1];
 }
 
-/* What multiplies input element i of a token: 0 or 1 / (1 - p) under dropout, else 1. */
+/* What multiplies element i of a token under dropout: 0 or 1 / (1 - p). */
+static double kept_factor(float p, uint32_t stream, const token_rows *tokens, int32_t token,
+                          int64_t i) {
+    uint32_t words[4];
+    dropout_words(words, tokens->dropout_key, stream, tokens->dropout_counter[token],
+                  (uint32_t)(i / 4));
+    return words[i % 4] >= dropout_threshold(p) ? 1 / (1 - (double)p) : 0;
+}
+
+/* The same for a term's input; 1 without dropout. */
 static double dropout_factor(const low_rank_term *term, const token_rows *tokens, int32_t token,
                              int64_t i) {
     if (!tokens->training || !(term->dropout > 0))
         return 1;
-    uint32_t words[4];
-    dropout_words(words, tokens->dropout_key, term->dropout_stream, tokens->dropout_counter[token],
-                  (uint32_t)(i / 4));
-    bool is_kept = words[i % 4] >= dropout_threshold(term->dropout);
-    return is_kept ? 1 / (1 - (double)term->dropout) : 0;
+    return kept_factor(term->dropout, term->dropout_stream, tokens, token, i);
+}
+
+void ref_dropout(backend *dev, device_array *y, const device_array *x, float p, uint32_t stream,
+                 int64_t cols, bool add, const token_rows *tokens) {
+    (void)dev;
+    for (int32_t t = 0; t < tokens->n; t++)
+        for (int64_t i = 0; i < cols; i++) {
+            int64_t at = t * cols + i;
+            double dropped = ref_array_const(x)[at] * kept_factor(p, stream, tokens, t, i);
+            ref_array(y)[at] = dropped + (add ? ref_array(y)[at] : 0);
+        }
 }
 
 static int64_t ranks_of(const linear_call *call) {

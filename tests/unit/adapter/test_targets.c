@@ -2,6 +2,7 @@
  * (fixtures/adapter/make_targets.py). */
 #include "tests/unit/adapter/adapter_support.h"
 
+#include "adapter/lora.h"
 #include "adapter/pattern.h"
 
 #include <stdio.h>
@@ -33,14 +34,15 @@ static void assert_keys(const adapter *a, const json_t *keys, const char *name) 
 }
 
 static void assert_scales(const adapter *a, const json_t *scales, const char *name) {
-    if (a->n_terms != json_object_size(scales))
-        fail_msg("%s: %zu LoRAs instead of %zu", name, a->n_terms, json_object_size(scales));
-    for (size_t i = 0; i < a->n_terms; i++) {
-        const char *module = a->modules[a->terms[i].dropout_stream].name;
+    const lora_state *lora = lora_state_of(a);
+    if (lora->n_layers != json_object_size(scales))
+        fail_msg("%s: %zu LoRAs instead of %zu", name, lora->n_layers, json_object_size(scales));
+    for (size_t i = 0; i < lora->n_layers; i++) {
+        const char *module = a->modules[lora->layers[i].module].name;
         const json_t *expected = json_object_get(scales, module);
         if (!expected)
             fail_msg("%s: %s has no LoRA in PEFT", name, module);
-        test_assert_near((double)a->terms[i].scale, json_number_value(expected), 0, 1e-6, module);
+        test_assert_near(lora->layers[i].scale, json_number_value(expected), 0, 1e-6, module);
     }
 }
 

@@ -92,7 +92,7 @@ static void follow_torch(backend *dev) {
         double scale = optimizer_clip_scale(norm, 2.0);
         test_assert_near(norm, (double)((const float *)norms.data)[step], 0, 1e-6, "norm");
         test_assert_near(scale, (double)((const float *)scales.data)[step], 0, 1e-6, "clip scale");
-        optimizer_update(&b.adapter, dev, &config, 1.0, scale, step + 1);
+        assert_ok(optimizer_update(&b.adapter, dev, &config, 1.0, scale, step + 1, &test_error));
         compare_values(&b, step);
     }
     bench_close(&b);

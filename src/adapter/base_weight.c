@@ -1,0 +1,67 @@
+#include "adapter/base_weight.h"
+
+#include "adapter/freed.h"
+#include "base/memory.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CHUNK_ELEMENTS = 4096 };
+
+static void load(double *out, const tensor_view *view, int64_t first, int64_t n) {
+    float chunk[CHUNK_ELEMENTS];
+    const unsigned char *stored = view->data;
+    for (int64_t done = 0; done < n;) {
+        int64_t part = n - done < CHUNK_ELEMENTS ? n - done : CHUNK_ELEMENTS;
+        dtype_load_f32(chunk, stored + (size_t)(first + done) * dtype_bytes(view->type), view->type,
+                       (size_t)part);
+        for (int64_t i = 0; i < part; i++)
+            out[done + i] = (double)chunk[i];
+        done += part;
+    }
+}
+
+graft_status base_weight_rows(double *out, const adapter *a, size_t module,
+                              const weight_source *weights, int64_t first, int64_t n,
+                              graft_error *err) {
+    char name[sizeof a->tensors->key];
+    tensor_view view;
+    if (weights && !weight_source_files(weights)) { /* of shapes alone: nothing is computed */
+        memset(out, 0, (size_t)(n * a->modules[module].cols) * sizeof *out);
+        return GRAFT_OK;
+    }
+    freed_base_name(name, sizeof name, a, module, false);
+    if (!weights || !weight_source_tensor(&view, weights, name))
+        return error_set(err, GRAFT_E_INTERNAL, "the base's %s is not open", name);
+    assert(view.rank == 2 && view.shape[0] == a->modules[module].rows &&
+           view.shape[1] == a->modules[module].cols);
+    load(out, &view, first * view.shape[1], n * view.shape[1]);
+    return GRAFT_OK;
+}
+
+graft_status base_weight_acquire(weight_ref *out, const adapter *a, size_t module,
+                                 weight_source *weights, graft_error *err) {
+    const model_module *m = &a->modules[module];
+    layer_weights layer;
+    if (m->kind != MODULE_LINEAR) {
+        const outer_weights *outer = weight_source_outer(weights);
+        *out = m->kind == MODULE_EMBEDDING ? outer->embedding : outer->head;
+        return GRAFT_OK;
+    }
+    graft_status status = layer_acquire(&layer, weights, m->layer, +1, err);
+    if (status == GRAFT_OK)
+        *out = layer.linear[m->slot];
+    return status;
+}
+
+void base_weight_release(const adapter *a, size_t module, weight_source *weights) {
+    if (a->modules[module].kind == MODULE_LINEAR)
+        layer_release(weights, a->modules[module].layer);
+}
+
+void matrix_tokens_make(matrix_tokens *out, int64_t n) {
+    *out = (matrix_tokens){.edges = {0, (int32_t)n}};
+    out->rows = (token_rows){
+        .n = (int32_t)n, .grid = out->edges, .n_grid = 1, .job_begin = out->edges, .n_jobs = 1};
+}
