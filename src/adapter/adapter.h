@@ -163,7 +163,12 @@ graft_status adapter_check_training(const adapter *, graft_error *);
 /* Gradients under the same keys, f32: for `eval --gradients`. */
 graft_status adapter_save_gradients(const adapter *, backend *, const char *path, graft_error *);
 
-enum { TARGET_LINEAR = 1, TARGET_EMBEDDING = 2, TARGET_NORM = 4 };
+enum {
+    TARGET_LINEAR = 1,
+    TARGET_EMBEDDING = 2,
+    TARGET_NORM = 4,
+    TARGET_EXPERT = 8 /* an expert's linear layer, which has terms but no form */
+};
 
 /* A method: LoRA etc. Adding one is one file and one line in adapter/methods.c. Functions that may
  * be NULL say so. */
@@ -175,7 +180,7 @@ typedef struct adapter_method {
     const char *paper;     /* "Hu et al. 2021, arXiv:2106.09685" */
     bool needs_plain_base; /* its base cannot be quantised: it trains the base's weights */
     unsigned target_kinds; /* what target_modules may name; 0: the method has no targets */
-    bool keeps_ties; /* what it does to the embedding, it does to a tied head */
+    bool keeps_ties;       /* what it does to the embedding, it does to a tied head */
     const struct config_key *keys; /* of adapter_config.json, beside those of every method; ends
                                       with a key without a name. NULL: there is no such file */
     /* Modules PEFT targets when the config names none, NULL-terminated; NULL: as LoRA. Returns NULL
