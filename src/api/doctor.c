@@ -28,7 +28,7 @@ static void describe_compute(checkup *c, const cpu_features *used) {
         report_set(&one, "gains", json_boolean(gains));
         report_set(&types, compute_type_name(type), one);
         report_line(&c->text, compute_type_name(type), "%s%s", kernels,
-                    gains ? "" : ": no faster than f32, refused");
+                    gains ? "" : ": little or no gain over f32, refused");
     }
     report_set(&c->json, "compute", types);
 }

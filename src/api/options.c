@@ -185,7 +185,7 @@ static const graft_option options[] = {
     {"compute", NULL, CHOICE, "auto", "auto|f32|bf16|int8", 0, 0, TRAIN | EVAL | GENERATE,
      "arithmetic of the frozen products; auto: f32, the exact one"},
     {"force_compute", NULL, FLAG, "false", NULL, 0, 0, TRAIN | EVAL | GENERATE,
-     "use --compute even where this machine gains nothing by it"},
+     "use --compute even where this machine gains little or nothing by it"},
     {"cpu_features", NULL, TEXT, NULL, "LIST", 0, 0, COMPUTING,
      "use only these instruction sets: none, or some of those doctor lists"},
 };

@@ -44,13 +44,13 @@ graft_status backend_create_reference(backend **, graft_error *);
 void backend_destroy(backend **);
 
 /* Sets dev->compute, which takes no memory. On the CPU the type's kernels are chosen by `features`;
- * where the best of them is not faster than f32, GRAFT_E_USAGE says what the processor has, unless
- * `force`. The reference backend takes every type. */
+ * where the best of them gain too little over f32, GRAFT_E_USAGE says what the processor has,
+ * unless `force`. The reference backend takes every type. */
 graft_status backend_set_compute(backend *dev, compute_type, const cpu_features *features,
                                  bool force, graft_error *);
 const char *compute_type_name(compute_type); /* "f32", "bf16", "int8" */
 /* The kernels that a CPU backend with these features would multiply in this type with; whether they
- * are faster than its f32 kernels. */
+ * gain enough over its f32 kernels. */
 const char *backend_cpu_compute_kernels(bool *gains, compute_type, const cpu_features *);
 
 /* The kernels a CPU backend runs with these features, for people: "avx2". */

@@ -245,7 +245,7 @@ static void features_choose_the_table(void **state) {
       {COMPUTE_INT8, {0}, "portable", false},
       {COMPUTE_BF16, {.avx2 = true, .f16c = true}, "portable", false},
 #if defined(__x86_64__)
-      {COMPUTE_INT8, {.avx2 = true, .f16c = true, .avx512 = true}, "avx2", true},
+      {COMPUTE_INT8, {.avx2 = true, .f16c = true, .avx512 = true}, "avx2", false},
       {COMPUTE_INT8,
        {.avx2 = true, .f16c = true, .avx512 = true, .avx512_vnni = true},
        "avx512_vnni",

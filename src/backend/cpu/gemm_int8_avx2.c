@@ -84,52 +84,126 @@ static void tile(float *c, int64_t c_stride, const void *a, const void *b, int32
     }
 }
 
-/* Eight rows of q, from k on: to[p][row] for the eight pairs that 16 of k are. Rows that are not
- * there give zeros. */
-ALWAYS_INLINE void transpose_pairs(int32_t *to, int64_t to_stride, const int8_t *q, int32_t rows) {
-    __m256 row[WIDTH];
-    for (int32_t i = 0; i < WIDTH; i++) {
-        __m128i bytes = i < rows
-                            ? _mm_loadu_si128((const __m128i *)(const void *)(q + i * NARROW_BLOCK))
-                            : _mm_setzero_si128();
-        row[i] = _mm256_castsi256_ps(_mm256_cvtepi8_epi16(bytes));
+/* ---- packing: the rule of backend/quantize.h in vectors ---- */
+
+ALWAYS_INLINE __m256i magnitude8(__m256 x) {
+    return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7FFFFFFF));
+}
+
+/* Ties to even, as the processor rounds unless it is told otherwise. */
+ALWAYS_INLINE __m256i quantize8(__m256 x, __m256 inverse) {
+    return _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse));
+}
+
+ALWAYS_INLINE int32_t largest_of(__m256i x) {
+    __m128i four = _mm_max_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4E));
+    four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0xB1));
+    return _mm_cvtsi128_si32(four);
+}
+
+/* One whole row of a block: its pairs, and its scale. */
+ALWAYS_INLINE float quantize_row(__m256i pairs[PAIRS / WIDTH], const void *source, dtype type,
+                                 int64_t at) {
+    __m256 x[NARROW_BLOCK / WIDTH];
+    __m256i largest = _mm256_setzero_si256();
+    for (int32_t i = 0; i < NARROW_BLOCK / WIDTH; i++) {
+        x[i] = load8(source, type, at + i * WIDTH);
+        largest = _mm256_max_epi32(largest, magnitude8(x[i]));
     }
-    transpose8(row);
-    for (int32_t p = 0; p < WIDTH; p++)
-        _mm256_storeu_si256((__m256i *)(void *)(to + p * to_stride), _mm256_castps_si256(row[p]));
+    float inverse, scale = quantize_scale(&inverse, largest_of(largest));
+    for (int32_t i = 0; i < PAIRS / WIDTH; i++) {
+        __m256i low = quantize8(x[2 * i], _mm256_set1_ps(inverse));
+        __m256i high = quantize8(x[2 * i + 1], _mm256_set1_ps(inverse));
+        pairs[i] = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xD8);
+    }
+    return scale;
+}
+
+/* to[p][row] of eight rows at most, `width` words from one p to the next; whole vectors are stored.
+ */
+ALWAYS_INLINE void pack_rows8(int32_t *to, float *scale, const void *source, dtype type,
+                              int64_t stride, const int32_t rows, const int32_t width) {
+    __m256i pairs[WIDTH][PAIRS / WIDTH];
+    for (int32_t i = 0; i < rows; i++)
+        scale[i] = quantize_row(pairs[i], source, type, i * stride);
+    for (int32_t first = 0; first < PAIRS; first += WIDTH) {
+        __m256 row[WIDTH];
+        for (int32_t i = 0; i < WIDTH; i++)
+            row[i] = i < rows ? _mm256_castsi256_ps(pairs[i][first / WIDTH]) : _mm256_setzero_ps();
+        transpose8(row);
+        for (int32_t p = 0; p < WIDTH; p++)
+            _mm256_storeu_si256((__m256i *)(void *)(to + (first + p) * width),
+                                _mm256_castps_si256(row[p]));
+    }
+}
+
+/* Eight whole columns of a block. */
+ALWAYS_INLINE void pack_cols8(int32_t *to, float *scale, const void *source, dtype type,
+                              int64_t stride) {
+    __m256i largest = _mm256_setzero_si256();
+    for (int32_t j = 0; j < NARROW_BLOCK; j++)
+        largest = _mm256_max_epi32(largest, magnitude8(load8(source, type, j * stride)));
+    int32_t bits[WIDTH];
+    float inverse[WIDTH];
+    _mm256_storeu_si256((__m256i *)(void *)bits, largest);
+    for (int32_t i = 0; i < WIDTH; i++)
+        scale[i] = quantize_scale(&inverse[i], bits[i]);
+    __m256 factor = _mm256_loadu_ps(inverse);
+    for (int32_t p = 0; p < PAIRS; p++) {
+        __m256i even = quantize8(load8(source, type, 2 * p * stride), factor);
+        __m256i odd = quantize8(load8(source, type, (2 * p + 1) * stride), factor);
+        _mm256_store_si256((__m256i *)(void *)(to + p * COLS),
+                           _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xAA));
+    }
 }
 
 static void pack_a(void *to, const float *a, int64_t stride, int32_t n, int32_t k) {
     a_block *out = to;
-    int8_block block;
-    quantize_rows(&block, a, DTYPE_F32, stride, n, k, ROWS);
-    memcpy(out->scale, block.scale, sizeof out->scale);
-    for (int32_t p = 0; p < PAIRS; p += WIDTH) /* in order: each store's spare end is overwritten */
-        transpose_pairs(out->pair[p], ROWS, block.q + 2 * p, ROWS);
+    float whole[ROWS * NARROW_BLOCK];
+    if (n < ROWS || k < NARROW_BLOCK) {
+        read_rows(whole, a, DTYPE_F32, stride, n, k, ROWS);
+        a = whole;
+        stride = NARROW_BLOCK;
+    }
+    pack_rows8(out->pair[0], out->scale, a, DTYPE_F32, stride, ROWS, ROWS);
+}
+
+ALWAYS_INLINE void pack_b_rows_of(b_block *out, const void *b, dtype type, int64_t stride) {
+    for (int32_t i = 0; i < COLS; i += WIDTH)
+        pack_rows8(out->pair[0] + i, out->scale + i, element_at(b, type, i * stride), type, stride,
+                   WIDTH, COLS);
 }
 
 static void pack_b_rows(void *to, const void *b, dtype type, int64_t stride, int32_t n, int32_t k) {
-    b_block *out = to;
-    int8_block block;
-    quantize_rows_any(&block, b, type, stride, n, k, COLS);
-    memcpy(out->scale, block.scale, sizeof out->scale);
-    for (int32_t p = 0; p < PAIRS; p += WIDTH)
-        for (int32_t j = 0; j < COLS; j += WIDTH)
-            transpose_pairs(out->pair[p] + j, COLS, block.q + j * NARROW_BLOCK + 2 * p, WIDTH);
+    float whole[COLS * NARROW_BLOCK];
+    if (n < COLS || k < NARROW_BLOCK) {
+        read_rows_any(whole, b, type, stride, n, k, COLS);
+        pack_b_rows_of(to, whole, DTYPE_F32, NARROW_BLOCK);
+    } else if (type == DTYPE_BF16)
+        pack_b_rows_of(to, b, DTYPE_BF16, stride);
+    else if (type == DTYPE_F16)
+        pack_b_rows_of(to, b, DTYPE_F16, stride);
+    else
+        pack_b_rows_of(to, b, DTYPE_F32, stride);
+}
+
+ALWAYS_INLINE void pack_b_cols_of(b_block *out, const void *b, dtype type, int64_t stride) {
+    for (int32_t i = 0; i < COLS; i += WIDTH)
+        pack_cols8(out->pair[0] + i, out->scale + i, element_at(b, type, i), type, stride);
 }
 
 static void pack_b_cols(void *to, const void *b, dtype type, int64_t stride, int32_t n, int32_t k) {
-    b_block *out = to;
-    int8_block block;
-    quantize_cols_any(&block, b, type, stride, n, k, COLS);
-    memcpy(out->scale, block.scale, sizeof out->scale);
-    for (int32_t p = 0; p < PAIRS; p++) {
-        const __m128i *q = (const __m128i *)(const void *)(block.q + 2 * p * COLS);
-        __m128i even = _mm_loadu_si128(q), odd = _mm_loadu_si128(q + 1);
-        __m256i *pair = (__m256i *)(void *)out->pair[p];
-        _mm256_store_si256(pair, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(even, odd)));
-        _mm256_store_si256(pair + 1, _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(even, odd)));
-    }
+    float whole[COLS * NARROW_BLOCK];
+    if (n < COLS || k < NARROW_BLOCK) {
+        read_cols_any(whole, b, type, stride, n, k, COLS);
+        pack_b_cols_of(to, whole, DTYPE_F32, COLS);
+    } else if (type == DTYPE_BF16)
+        pack_b_cols_of(to, b, DTYPE_BF16, stride);
+    else if (type == DTYPE_F16)
+        pack_b_cols_of(to, b, DTYPE_F16, stride);
+    else
+        pack_b_cols_of(to, b, DTYPE_F32, stride);
 }
 
 const narrow_kernels *narrow_int8_avx2(void) {

@@ -25,7 +25,7 @@ enum { NARROW_BLOCK = QUANTIZE_BLOCK, NARROW_TILE_ROWS_MAX = 32, NARROW_TILE_COL
 typedef struct narrow_kernels {
     const char *name;
     compute_type type;
-    bool gains; /* over the f32 products of the same processor */
+    bool gains; /* enough over the f32 products of the same processor to be worth less exact ones */
     int32_t tile_rows, tile_cols;
     size_t a_bytes, b_bytes; /* of a packed block; multiples of 64 */
 

@@ -62,8 +62,8 @@ static graft_status refuse(const narrow_kernels *kernels, const cpu_features *fe
         [COMPUTE_INT8] = "AVX-512 VNNI (avx512_vnni) or AMX with int8 (amx_int8)"};
     return error_set(err, GRAFT_E_USAGE,
                      "--compute %s: expected a processor with %s, found %s kernels at best%s%s%s, "
-                     "which are no faster than f32: use --compute f32 (or add --force-compute to "
-                     "have the arithmetic anyway)",
+                     "which gain little or nothing over f32: use --compute f32 (or add "
+                     "--force-compute to have the arithmetic anyway)",
                      compute_type_name(kernels->type), needs[kernels->type], kernels->name,
                      features->model[0] ? " (" : "", features->model,
                      features->model[0] ? ")" : "");
