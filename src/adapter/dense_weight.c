@@ -32,6 +32,7 @@ static linear_call adapted_call(const dense_weight *w, const form_pass *pass,
                                .rows = w->rows,
                                .cols = w->cols,
                                .row_stride = w->cols};
+    call.is_freed = true;
     return call;
 }
 
