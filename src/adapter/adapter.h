@@ -174,7 +174,7 @@ typedef struct adapter_method {
     const char *paper;     /* "Hu et al. 2021, arXiv:2106.09685" */
     bool needs_plain_base; /* its base cannot be quantised: it trains the base's weights */
     unsigned target_kinds; /* what target_modules may name; 0: the method has no targets */
-    bool keeps_ties; /* what it does to the embedding, it does to a tied head */
+    bool keeps_ties;       /* what it does to the embedding, it does to a tied head */
     const struct config_key *keys; /* of adapter_config.json, beside those of every method; ends
                                       with a key without a name. NULL: there is no such file */
     /* Modules PEFT targets when the config names none, NULL-terminated; NULL: as LoRA. Returns NULL
