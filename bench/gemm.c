@@ -63,7 +63,8 @@ static void make(operands *o, backend *dev, shape s) {
         o->weight[i] = f32_to_bf16((float)(i * 2654435761u % 1024) / 1024 - 0.5f);
     o->x = array_of(o, s.tokens * s.in);
     o->y = array_of(o, s.tokens * s.out);
-    o->call.weight = (weight_ref){o->weight, DTYPE_BF16, s.out, s.in, s.in};
+    o->call.weight = (weight_ref){
+        .data = o->weight, .type = DTYPE_BF16, .rows = s.out, .cols = s.in, .row_stride = s.in};
     if (s.rank) {
         o->term = (low_rank_term){.a = array_of(o, s.rank * s.in),
                                   .b = array_of(o, s.rank * s.out),

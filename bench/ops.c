@@ -49,32 +49,35 @@ static void run_attention_bwd(setup *s) {
 }
 
 static void run_norm_fwd(setup *s) {
-    s->dev->ops->rmsnorm_fwd(s->dev, s->a[0], s->a[1], s->a[2], s->a[3], 1e-5f, s->tokens,
-                             s->width);
+    const norm_call call = {.weight = s->a[3], .eps = 1e-5f};
+    s->dev->ops->norm_fwd(s->dev, s->a[0], s->a[1], s->a[2], &call, s->tokens, s->width);
 }
 
 static void run_norm_bwd(setup *s) {
-    s->dev->ops->rmsnorm_bwd(s->dev, s->a[0], NULL, s->a[4], s->a[2], s->a[1], s->a[3], 1, s->width,
-                             true, &s->batch.tokens);
+    const norm_call call = {.weight = s->a[3], .eps = 1e-5f};
+    s->dev->ops->norm_bwd(s->dev, s->a[0], s->a[4], s->a[2], s->a[1], &call, 1, s->width, true,
+                          &s->batch.tokens);
 }
 
+static const gate_call silu = {.kind = ACTIVATION_SILU};
+
 static void run_swiglu_fwd(setup *s) {
-    s->dev->ops->swiglu_fwd(s->dev, s->a[0], s->a[1], s->a[2], s->tokens * s->width);
+    s->dev->ops->gated_fwd(s->dev, s->a[0], s->a[1], s->a[2], &silu, s->tokens * s->width);
 }
 
 static void run_swiglu_bwd(setup *s) {
-    s->dev->ops->swiglu_bwd(s->dev, s->a[0], s->a[1], s->a[2], s->a[3], s->a[4],
-                            s->tokens * s->width);
+    s->dev->ops->gated_bwd(s->dev, s->a[0], s->a[1], s->a[2], s->a[3], s->a[4], &silu,
+                           s->tokens * s->width);
 }
 
 static void run_rope(setup *s) {
-    s->dev->ops->rope(s->dev, s->a[0], s->a[1], s->a[2], s->tokens, (int32_t)(s->width / 64), 64,
-                      false);
+    const rope_call call = {.heads = (int32_t)(s->width / 64), .head_dim = 64, .n = 64};
+    s->dev->ops->rope(s->dev, s->a[0], s->a[1], s->a[2], &call, s->tokens, false);
 }
 
 static void run_loss(setup *s) {
     s->dev->ops->cross_entropy(s->dev, s->a[1], s->a[0], s->targets, s->weights, s->tokens,
-                               s->width, true);
+                               s->width, 0, true);
 }
 
 static void run_adamw(setup *s) {
@@ -90,18 +93,23 @@ static void run_dropout(setup *s) { /* a rank-1 term, so that dropout is what ta
     static const uint16_t zero[4096];
     low_rank_term term = {
         .a = s->a[2], .b = s->a[3], .scale = 1, .rank = 1, .job = -1, .dropout = 0.1f};
-    linear_call call = {
-        .weight = {zero, DTYPE_BF16, 1, s->width, s->width}, .terms = &term, .n_terms = 1};
+    linear_call call = {.weight = {.data = zero,
+                                   .type = DTYPE_BF16,
+                                   .rows = 1,
+                                   .cols = s->width,
+                                   .row_stride = s->width},
+                        .terms = &term,
+                        .n_terms = 1};
     s->dev->ops->linear_fwd(s->dev, s->a[0], s->a[1], s->a[4], &call, false, s->a[5],
                             &s->batch.tokens);
 }
 
 #define SMOLLM2                                                                                    \
-    { 9, 3, 64, 0.125f, 0 }
+    { .n_heads = 9, .n_kv_heads = 3, .head_dim = 64, .scale = 0.125f }
 #define QWEN                                                                                       \
-    { 14, 2, 64, 0.125f, 0 }
+    { .n_heads = 14, .n_kv_heads = 2, .head_dim = 64, .scale = 0.125f }
 #define LLAMA_1B                                                                                   \
-    { 32, 8, 64, 0.125f, 0 }
+    { .n_heads = 32, .n_kv_heads = 8, .head_dim = 64, .scale = 0.125f }
 
 static const op_bench benches[] = {
     {"attention_fwd smollm2", 512, 576, run_attention_fwd, 0, SMOLLM2, 2},

@@ -5,6 +5,14 @@
 
 #include <stdlib.h>
 
+/* PEFT's fan_in_fan_out says what the base's weights look like, and is corrected by what they are.
+ */
+static void state_transposed(adapter *a) {
+    if (json_object_get(a->config.fields, "fan_in_fan_out"))
+        json_object_set_new(a->config.fields, "fan_in_fan_out",
+                            json_boolean(a->spec->is_transposed));
+}
+
 graft_status adapter_create(adapter **out, const adapter_config *config, const model_spec *spec,
                             int32_t job, const message_sink *sink, graft_error *err) {
     *out = NULL;
@@ -21,8 +29,10 @@ graft_status adapter_create(adapter **out, const adapter_config *config, const m
             error_set(err, GRAFT_E_UNSUPPORTED, "method \"%s\" is not supported", config->method);
     if (status == GRAFT_OK)
         status = model_modules(&a->modules, &a->n_modules, spec, err);
-    if (status == GRAFT_OK)
+    if (status == GRAFT_OK) {
+        state_transposed(a);
         status = a->method->shape(a, sink, err);
+    }
     if (status != GRAFT_OK)
         adapter_destroy(&a);
     *out = a;

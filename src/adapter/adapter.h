@@ -47,6 +47,7 @@ typedef struct adapter_tensor {
     dtype stored;    /* in the file: DTYPE_F32, or an integer type */
     int64_t
         *integers; /* of an integer tensor (which is fixed), on the host: [count]; no value then */
+    bool is_bias;  /* freed: the module's bias, else its weight */
     device_array *value, *gradient, *moment1,
         *moment2; /* the last three NULL unless laid out for training */
 } adapter_tensor;

@@ -12,10 +12,7 @@ static const config_key ia3_keys[] = {
     {.name = "target_modules", .kind = KEY_OURS},
     {.name = "exclude_modules", .kind = KEY_OURS},
     {.name = "feedforward_modules", .kind = KEY_ANY, .fallback = "null"},
-    {.name = "fan_in_fan_out",
-     .kind = KEY_LACKED,
-     .fallback = "false",
-     .lacks = "the transposed weights of GPT-2's Conv1D"},
+    {.name = "fan_in_fan_out", .kind = KEY_FLAG, .fallback = "false"}, /* the model decides */
     {.name = "init_ia3_weights", .kind = KEY_FLAG, .fallback = "true"},
     {.name = "modules_to_save", .kind = KEY_OURS},
     {.name = NULL},

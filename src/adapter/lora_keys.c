@@ -18,10 +18,7 @@ const config_key lora_keys[] = {
     {.name = "ensure_weight_tying", .kind = KEY_OURS},
     {.name = "eva_config", .kind = KEY_LACKED, .fallback = "null", .lacks = "EVA initialisation"},
     {.name = "exclude_modules", .kind = KEY_OURS},
-    {.name = "fan_in_fan_out",
-     .kind = KEY_LACKED,
-     .fallback = "false",
-     .lacks = "the transposed weights of GPT-2's Conv1D"},
+    {.name = "fan_in_fan_out", .kind = KEY_FLAG, .fallback = "false"}, /* the model decides */
     {.name = "init_lora_weights", .kind = KEY_OURS},
     {.name = "kasa_config", .kind = KEY_ANY, .fallback = "null"},
     {.name = "layer_replication",

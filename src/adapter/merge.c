@@ -19,6 +19,7 @@ typedef struct merge_run {
     weight_source *weights;
     dtype type; /* of written weights; N_DTYPES: as stored */
     device_array *weight, *bias, *scratch;
+    device_array *turned; /* a weight as it is stored, where that is transposed */
     void *memory;
     size_t n, room;
     named_tensor *named;
@@ -36,8 +37,7 @@ static bool is_changed(const adapter *a, size_t module) {
 static const adapter_tensor *freed_of(const adapter *a, size_t module, bool is_bias) {
     for (size_t i = 0; i < a->n_tensors; i++) {
         const adapter_tensor *t = &a->tensors[i];
-        bool is_vector = t->rank == 1 && a->modules[module].kind != MODULE_NORM;
-        if (t->role == ROLE_FREED && t->module == module && is_vector == is_bias)
+        if (t->role == ROLE_FREED && t->module == module && t->is_bias == is_bias)
             return t;
     }
     return NULL;
@@ -45,13 +45,25 @@ static const adapter_tensor *freed_of(const adapter *a, size_t module, bool is_b
 
 /* ---- One module ---- */
 
+/* y [rows, cols] = x [cols, rows] turned. */
+static void turn(const merge_run *r, device_array *y, const device_array *x, int64_t rows,
+                 int64_t cols) {
+    const weight_ref from = {.data = x,
+                             .type = r->dev->element,
+                             .rows = rows,
+                             .cols = cols,
+                             .row_stride = rows,
+                             .is_transposed = true};
+    r->dev->ops->weight_load(r->dev, y, &from);
+}
+
 /* The module's weight and bias as they are after merging, in run->weight and run->bias. */
 static graft_status make_module(merge_run *r, size_t module, graft_error *err) {
     const model_module *m = &r->a->modules[module];
     backend *dev = r->dev;
     char name[192];
     tensor_view stored;
-    int64_t n = m->rows * (m->cols ? m->cols : 1);
+    int64_t n = model_weight_count(m);
     const adapter_tensor *freed = freed_of(r->a, module, false);
     const adapter_tensor *freed_bias = freed_of(r->a, module, true);
     freed_base_name(name, sizeof name, r->a, module, false);
@@ -70,8 +82,17 @@ static graft_status make_module(merge_run *r, size_t module, graft_error *err) {
     }
     if (!r->a->targets[module].is_target && !r->a->targets[module].trains_rows)
         return GRAFT_OK;
-    return adapter_merge(r->a, dev, module, r->weight, m->has_bias ? r->bias : NULL, r->scratch,
-                         err);
+    if (m->is_transposed) {
+        dev->ops->copy(dev, r->turned, r->weight, n);
+        turn(r, r->weight, r->turned, m->rows, m->cols);
+    }
+    graft_status status =
+        adapter_merge(r->a, dev, module, r->weight, m->has_bias ? r->bias : NULL, r->scratch, err);
+    if (status == GRAFT_OK && m->is_transposed) {
+        dev->ops->copy(dev, r->turned, r->weight, n);
+        turn(r, r->weight, r->turned, m->cols, m->rows);
+    }
+    return status;
 }
 
 static graft_status check_finite(const merge_run *r, const device_array *values, int64_t n,
@@ -90,9 +111,8 @@ static graft_status make_weight(const tensor_source *source, backend *dev, const
     (void)dev;
     graft_status status = make_module(r, source->module, err);
     *out = r->weight;
-    return status == GRAFT_OK
-               ? check_finite(r, r->weight, m->rows * (m->cols ? m->cols : 1), m->name, err)
-               : status;
+    return status == GRAFT_OK ? check_finite(r, r->weight, model_weight_count(m), m->name, err)
+                              : status;
 }
 
 static graft_status make_bias(const tensor_source *source, backend *dev, const device_array **out,
@@ -121,15 +141,16 @@ static void add(merge_run *r, const char *name, const tensor_view *view, tensor_
 }
 
 /* The module that a tensor of the base belongs to, if the adapter changes it. */
-static bool find_module(const adapter *a, const char *name, size_t *module, bool *is_bias) {
+static bool find_module(const merge_run *r, const char *name, size_t *module, bool *is_bias) {
+    const adapter *a = r->a;
     char of[192];
     for (*module = 0; *module < a->n_modules; (*module)++) {
         if (!is_changed(a, *module) || a->modules[*module].is_tied)
             continue;
         for (int bias = 0; bias < 2; bias++) {
-            snprintf(of, sizeof of, "%s.%s", a->modules[*module].name, bias ? "bias" : "weight");
+            model_tensor_name(of, sizeof of, &a->modules[*module], bias);
             *is_bias = bias;
-            if (!strcmp(of, name))
+            if (!strcmp(weight_source_name(r->weights, of), name))
                 return true;
         }
     }
@@ -144,7 +165,7 @@ static graft_status list_tensors(merge_run *r, graft_error *err) {
         size_t module;
         bool is_bias;
         safetensors_find(&view, files, name);
-        if (!find_module(r->a, name, &module, &is_bias)) {
+        if (!find_module(r, name, &module, &is_bias)) {
             bool converts = r->type != N_DTYPES && r->type != view.type;
             if (converts && dtype_is_weight(view.type))
                 return error_set(err, GRAFT_E_UNSUPPORTED,
@@ -177,7 +198,7 @@ static void untie(merge_run *r) {
     char name[192];
     freed_base_name(name, sizeof name, a, embedding, false);
     weight_source_tensor(&view, r->weights, name);
-    snprintf(name, sizeof name, "%s.weight", a->modules[head].name);
+    model_tensor_name(name, sizeof name, &a->modules[head], false);
     add(r, name, &view, (tensor_source){.make = make_weight, .context = r, .module = head});
     r->summary->unties = true;
 }
@@ -208,7 +229,7 @@ static graft_status take_memory(merge_run *r, graft_error *err) {
     int64_t weight = 0, bias = 0, scratch = 0;
     for (size_t i = 0; i < r->a->n_modules; i++) {
         const model_module *m = &r->a->modules[i];
-        int64_t n = m->rows * (m->cols ? m->cols : 1);
+        int64_t n = model_weight_count(m);
         if (!is_changed(r->a, i) && !m->is_tied)
             continue;
         weight = n > weight ? n : weight;
@@ -220,13 +241,15 @@ static graft_status take_memory(merge_run *r, graft_error *err) {
     r->named = mem_array(r->room, sizeof *r->named);
     r->sources = mem_array(r->room, sizeof *r->sources);
     r->names = mem_array(r->room, sizeof *r->names);
-    size_t bytes = (size_t)(weight + bias + scratch) * r->dev->element_bytes;
+    int64_t turned = r->a->spec->is_transposed ? weight : 0;
+    size_t bytes = (size_t)(weight + bias + turned + scratch) * r->dev->element_bytes;
     r->memory = r->dev->ops->alloc(r->dev, bytes);
     if (!r->named || !r->sources || !r->names || !r->memory)
         return error_memory(err, bytes, "a layer's merged weight");
     r->weight = r->memory;
     r->bias = array_at(r->dev, r->weight, weight);
-    r->scratch = array_at(r->dev, r->bias, bias);
+    r->turned = array_at(r->dev, r->bias, bias);
+    r->scratch = array_at(r->dev, r->turned, turned);
     return GRAFT_OK;
 }
 

@@ -32,6 +32,8 @@ static graft_status visit_weightless(const model_spec *spec, const char *contain
         return visit(context, name, err);
     }
     const char *gate = family->linear_names[LINEAR_GATE];
+    if (!gate) /* families without one call their activation many names, and nobody targets it */
+        return GRAFT_OK;
     const char *mlp = module_last_part(container);
     size_t mlp_length = (size_t)(module_last_part(gate) - gate);
     if (strlen(mlp) + 1 == mlp_length && !strncmp(mlp, gate, mlp_length - 1)) {

@@ -187,15 +187,22 @@ static graft_status refuse_kind(const resolution *r, const char *name, graft_err
         kinds & TARGET_EMBEDDING ? "neither a linear layer nor an embedding"
         : kinds & TARGET_NORM    ? "no norm"
                                  : "no linear layer",
-        module_last_part(kinds & TARGET_NORM ? r->spec->family->norm_names[NORM_MLP]
-                                             : r->spec->family->linear_names[LINEAR_DOWN]));
+        module_last_part(kinds & TARGET_NORM
+                             ? r->spec->family->outer_norm_names[OUTER_NORM_FINAL]
+                             : r->spec->family->linear_names[LINEAR_O]));
 }
 
 static bool is_allowed(const resolution *r, const model_module *module) {
     static const unsigned kind_of[] = {[MODULE_EMBEDDING] = TARGET_EMBEDDING,
+                                       [MODULE_POSITIONS] = 0,
                                        [MODULE_LINEAR] = TARGET_LINEAR,
                                        [MODULE_NORM] = TARGET_NORM,
-                                       [MODULE_HEAD] = TARGET_LINEAR};
+                                       [MODULE_HEAD] = TARGET_LINEAR,
+                                       [MODULE_ROUTER] = TARGET_LINEAR,
+                                       [MODULE_EXPERT] = TARGET_LINEAR,
+                                       [MODULE_EXPERTS] = 0,
+                                       [MODULE_SINKS] = 0,
+                                       [MODULE_BUFFER] = 0};
     return r->method->target_kinds & kind_of[module->kind];
 }
 
@@ -327,7 +334,8 @@ static graft_status nothing_matched(const resolution *r, size_t excluded, graft_
             "target_modules: %s matches no module%s. Names are matched by their last parts (such "
             "as \"%s\"), an expression must match the whole name (such as \"%s\")",
             strbuf_text(&asked), config->n_layers_to_transform ? " of layers_to_transform" : "",
-            module_last_part(r->spec->family->linear_names[LINEAR_Q]), r->modules[1].name);
+            module_last_part(module_of_kind(r, MODULE_LINEAR)->name),
+            module_of_kind(r, MODULE_LINEAR)->name);
     strbuf_free(&asked);
     return status;
 }

@@ -145,7 +145,3 @@ const char *tensor_expected_shape(const adapter_tensor *t, char *text, size_t ca
     memcpy(view.shape, t->shape, sizeof t->shape);
     return tensor_shape_text(&view, text, capacity);
 }
-
-bool tensor_has_shape(const tensor_view *view, int32_t rank, const int64_t *shape) {
-    return view->rank == rank && !memcmp(view->shape, shape, (size_t)rank * sizeof *shape);
-}

@@ -33,7 +33,6 @@ graft_status tensor_check_values(const tensor_view *, const char *key, const cha
                                  graft_error *);
 /* "[8, 64]" of a trained tensor. */
 const char *tensor_expected_shape(const adapter_tensor *, char *text, size_t capacity);
-bool tensor_has_shape(const tensor_view *, int32_t rank, const int64_t *shape);
 /* The view of a trained tensor in a file: type, shape and source. */
 void tensor_named(named_tensor *, const adapter_tensor *, dtype, const tensor_source *);
 

@@ -92,7 +92,8 @@ static bool probe_attention(backend *dev, float *results) {
         return false;
     const segment row = {.token_end = TOKENS};
     const batch tokens = {.tokens = row_tokens, .segments = &row, .n_segments = 1};
-    const attention_call call = {HEADS, KV_HEADS, HEAD, 0.25f, 20};
+    const attention_call call = {
+        .n_heads = HEADS, .n_kv_heads = KV_HEADS, .head_dim = HEAD, .scale = 0.25f, .window = 20};
     const int64_t nq = TOKENS * HEADS * HEAD, nk = TOKENS * KV_HEADS * HEAD;
     device_array *q = array_random(&m, nq), *k = array_random(&m, nk), *v = array_random(&m, nk);
     device_array *o = array_zero(&m, nq), *lse = array_zero(&m, TOKENS * HEADS),
@@ -117,9 +118,10 @@ static bool probe_norm(backend *dev, float *results) {
                  *dy = array_random(&m, TOKENS * IN);
     device_array *y = array_zero(&m, TOKENS * IN), *rstd = array_zero(&m, TOKENS),
                  *dw = array_zero(&m, IN);
-    dev->ops->rmsnorm_fwd(dev, y, rstd, x, w, 1e-5f, TOKENS, IN);
+    const norm_call call = {.weight = w, .d_weight = dw, .eps = 1e-5f};
+    dev->ops->norm_fwd(dev, y, rstd, x, &call, TOKENS, IN);
     dev->ops->download(dev, results, y, TOKENS * IN);
-    dev->ops->rmsnorm_bwd(dev, y, dw, dy, x, rstd, w, 1, IN, false, &row_tokens);
+    dev->ops->norm_bwd(dev, y, dy, x, rstd, &call, 1, IN, false, &row_tokens);
     dev->ops->download(dev, results + TOKENS * IN, y, TOKENS * IN);
     dev->ops->download(dev, results + 2 * TOKENS * IN, dw, IN);
     memory_close(&m);
@@ -132,9 +134,10 @@ static bool probe_swiglu(backend *dev, float *results) {
         return false;
     const int64_t n = TOKENS * IN;
     device_array *gate = array_random(&m, n), *up = array_random(&m, n), *h = array_zero(&m, n);
-    dev->ops->swiglu_fwd(dev, h, gate, up, n);
+    const gate_call silu = {.kind = ACTIVATION_SILU};
+    dev->ops->gated_fwd(dev, h, gate, up, &silu, n);
     dev->ops->download(dev, results, h, n);
-    dev->ops->swiglu_bwd(dev, gate, up, h, gate, up, n);
+    dev->ops->gated_bwd(dev, gate, up, h, gate, up, &silu, n);
     dev->ops->download(dev, results + n, gate, n);
     dev->ops->download(dev, results + 2 * n, up, n);
     memory_close(&m);
@@ -152,7 +155,7 @@ static bool probe_loss(backend *dev, float *results) {
         weights[i] = 0.5f;
     }
     device_array *logits = array_random(&m, TOKENS * VOCAB), *loss = array_zero(&m, TOKENS);
-    dev->ops->cross_entropy(dev, loss, logits, targets, weights, TOKENS, VOCAB, true);
+    dev->ops->cross_entropy(dev, loss, logits, targets, weights, TOKENS, VOCAB, 0, true);
     dev->ops->download(dev, results, loss, TOKENS);
     dev->ops->download(dev, results + TOKENS, logits, TOKENS * VOCAB);
     memory_close(&m);

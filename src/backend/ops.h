@@ -15,7 +15,9 @@ typedef struct weight_ref {
     const void *data; /* element [0, 0] of the slice, as stored */
     dtype type;       /* F32, BF16, F16; F64 in the reference backend's own arrays */
     int64_t rows, cols;
-    int64_t row_stride; /* elements from one row to the next */
+    int64_t row_stride; /* elements from one stored row to the next */
+    bool is_transposed; /* stored [cols, rows], as GPT-2's Conv1D: element [r, c] at c * row_stride
+                           + r */
 } weight_ref;
 
 /* scale * (x A^T B^T + bias), as LoRA adds it to a linear layer. On an embedding, A is [rank,
@@ -34,12 +36,50 @@ typedef struct low_rank_term {
 typedef struct linear_call {
     weight_ref weight;               /* [out, in] */
     const device_array *bias;        /* [out] or NULL */
-    device_array *d_weight, *d_bias; /* [out, in], [out]: added to; NULL: frozen */
+    device_array *d_weight, *d_bias; /* as the weight is stored, [out]: added to; NULL: frozen */
     bool
         is_freed; /* the weight trains or has trained: its products are f32 whatever dev->compute */
     const low_rank_term *terms;
     int32_t n_terms;
 } linear_call;
+
+/* Of rows: y = (x - mean) rstd (weight + offset) + bias; the mean is 0 unless centred, the offset 1
+ * where adds_one (Gemma stores weights less one), rstd = 1 / sqrt(mean((x - mean)^2) + eps). */
+typedef struct norm_call {
+    const device_array *weight, *bias; /* [groups, cols]; NULL: 1 and 0 */
+    device_array *d_weight, *d_bias;   /* added to; NULL: frozen */
+    float eps;
+    bool is_centred; /* layer norm; else RMS norm */
+    bool adds_one;
+    int32_t groups; /* row r takes weights r % groups (a weight for each head); 0: 1 */
+} norm_call;
+
+/* Which experts a token goes to, and how much each counts. */
+typedef enum router_kind {
+    ROUTER_SOFTMAX,        /* the largest shares of a softmax over all */
+    ROUTER_SOFTMAX_CHOSEN, /* a softmax over the largest logits */
+    ROUTER_SIGMOID         /* each expert's own sigmoid (DeepSeek) */
+} router_kind;
+
+enum { ROUTER_EXPERTS_MAX = 1024 };
+
+typedef struct route_call {
+    router_kind kind;
+    int32_t n_experts, n_chosen;
+    bool normalises; /* weights are divided by their sum */
+    float scale;     /* of the weights, at last */
+    /* Sigmoid: experts are chosen from the best groups, by the sum of a group's two best; 1: no
+     * groups. */
+    int32_t n_groups, n_chosen_groups;
+    const device_array *correction; /* sigmoid: [n_experts] added for the choice alone; or NULL */
+} route_call;
+
+/* Which elements of a head rotate, and in which pairs. */
+typedef struct rope_call {
+    int32_t heads, head_dim;
+    int32_t first, n;    /* elements [first, first + n) of each head, n even */
+    bool is_interleaved; /* pairs (2i, 2i + 1); else (i, i + n / 2) */
+} rope_call;
 
 /* One of several linear layers that read the same input: a group. */
 enum { LINEAR_BRANCHES_MAX = 4, LINEAR_TERMS_MAX = 64 /* of all layers of a group */ };
@@ -53,9 +93,24 @@ enum { ATTENTION_HEAD_DIM_MAX = 256 }; /* larger heads are refused when a model 
 
 typedef struct attention_call {
     int32_t n_heads, n_kv_heads, head_dim; /* n_kv_heads divides n_heads */
+    int32_t value_dim;                     /* of a head of v and o; 0: head_dim */
     float scale;                           /* of the scores, before softmax; > 0 */
     int32_t window;                        /* position i sees j with i - j < window; 0: no window */
+    float soft_cap;      /* scaled scores become soft_cap tanh(score / soft_cap); 0: they stay */
+    const float *slopes; /* host, [n_heads] ALiBi: score += slope_scale slope (j - i); NULL: none */
+    float slope_scale;
+    bool rounds_slopes;        /* score += slope_scale bf16(slope j) instead, as Falcon has it */
+    const device_array *sinks; /* [n_heads] one more score a head, without a value; NULL: none */
+    device_array *d_sinks;     /* added to; NULL: frozen */
 } attention_call;
+static inline int32_t attention_value_dim(const attention_call *call) {
+    return call->value_dim ? call->value_dim : call->head_dim;
+}
+
+/* `blocks` blocks of `cols` elements in each row: block j of row i lies at i * row + j * step. */
+typedef struct block_places {
+    int64_t row, step;
+} block_places;
 
 typedef struct adamw_step {
     double learning_rate, beta1, beta2, epsilon,
@@ -98,6 +153,13 @@ typedef enum activation_kind {
     N_ACTIVATIONS
 } activation_kind;
 
+/* The middle of an MLP. */
+typedef struct gate_call {
+    activation_kind kind; /* SiLU, GELU, its approximation, ReLU */
+    float alpha, limit; /* limit > 0, gpt-oss: x sigmoid(alpha x) (up + 1) with x at most limit and
+                           up within it, whatever the kind */
+} gate_call;
+
 typedef struct op_table {
     /* Memory. alloc gives LAYOUT_ALIGNMENT-aligned memory, zeroed and touched; NULL when there is
      * none. */
@@ -116,20 +178,21 @@ typedef struct op_table {
     void (*embed_fwd)(backend *, device_array *y, const weight_ref *table,
                       const low_rank_term *terms, int32_t n_terms, const int32_t *ids,
                       const token_rows *);
-    /* d_table [vocab, cols] (NULL: frozen) += dy by id; the terms' gradients likewise. */
+    /* d_table [vocab, cols] (NULL: frozen) += dy by id; the terms' gradients likewise. Rows of
+     * padding_id (-1: none) of the table and of A learn nothing, as torch.nn.Embedding has it. */
     void (*embed_bwd)(backend *, device_array *d_table, const device_array *dy,
                       const weight_ref *table, const low_rank_term *terms, int32_t n_terms,
-                      const int32_t *ids, const token_rows *);
+                      const int32_t *ids, int32_t padding_id, const token_rows *);
 
-    /* y = x * rstd * w, rstd [rows] = 1 / sqrt(mean(x^2) + eps), w [cols]. y may alias x. */
-    void (*rmsnorm_fwd)(backend *, device_array *y, device_array *rstd, const device_array *x,
-                        const device_array *w, float eps, int64_t rows, int64_t cols);
-    /* dx (+)= ..., dw [cols] += sum over rows (NULL: frozen). `per_token` rows belong to one token
-     * (heads in q/k norms; else 1): x is [n * per_token, cols]. add: dx is added to, else
-     * overwritten; dx may alias dy. */
-    void (*rmsnorm_bwd)(backend *, device_array *dx, device_array *dw, const device_array *dy,
-                        const device_array *x, const device_array *rstd, const device_array *w,
-                        int32_t per_token, int64_t cols, bool add, const token_rows *);
+    /* rstd [rows]; y may alias x. */
+    void (*norm_fwd)(backend *, device_array *y, device_array *rstd, const device_array *x,
+                     const norm_call *, int64_t rows, int64_t cols);
+    /* dx (+)= ..., and the call's gradients. `per_token` rows belong to one token (heads in q/k
+     * norms; else 1): x is [n * per_token, cols]; groups divides per_token. add: dx is added to,
+     * else overwritten; dx may alias dy. */
+    void (*norm_bwd)(backend *, device_array *dx, const device_array *dy, const device_array *x,
+                     const device_array *rstd, const norm_call *, int32_t per_token, int64_t cols,
+                     bool add, const token_rows *);
 
     /* y [n, out] (+)= linear(x [n, in]). xa [n, sum of ranks] keeps scale-free x A^T of every term
      * for backward (NULL without terms), 0 where a term does not apply. scratch:
@@ -155,14 +218,14 @@ typedef struct op_table {
                              const device_array *x, bool add, device_array *scratch,
                              const token_rows *);
 
-    /* x [n, heads, head_dim] is rotated in place, pairs (i, i + head_dim / 2); cos, sin [n,
-     * head_dim / 2]. inverse: the transposed map, for backward. */
+    /* x [n, heads, head_dim] is rotated in place; cos, sin [n, call.n / 2]. inverse: the transposed
+     * map, for backward. */
     void (*rope)(backend *, device_array *x, const device_array *cos, const device_array *sin,
-                 int64_t n, int32_t heads, int32_t head_dim, bool inverse);
+                 const rope_call *, int64_t n, bool inverse);
 
-    /* Causal attention inside each segment, over segment.past[layer] first. q, o [n, n_heads *
-     * head_dim]; k, v [n, n_kv_heads * head_dim]; lse [n, n_heads] log-sum-exp of the scaled
-     * scores, kept for backward. */
+    /* Causal attention inside each segment, over segment.past[layer] first. q [n, n_heads *
+     * head_dim], k [n, n_kv_heads * head_dim], v [n, n_kv_heads * value_dim], o [n, n_heads *
+     * value_dim]; lse [n, n_heads] log-sum-exp of the scores (and the sink), kept for backward. */
     void (*attention_fwd)(backend *, device_array *o, device_array *lse, const device_array *q,
                           const device_array *k, const device_array *v, const attention_call *,
                           const batch *, int32_t layer);
@@ -174,29 +237,50 @@ typedef struct op_table {
                           const attention_call *, device_array *scratch, const batch *,
                           int32_t layer);
 
-    /* h = silu(gate) * up; h may alias gate or up. */
-    void (*swiglu_fwd)(backend *, device_array *h, const device_array *gate, const device_array *up,
-                       int64_t n);
-    /* d_gate may alias gate, d_up may alias up or dh. */
-    void (*swiglu_bwd)(backend *, device_array *d_gate, device_array *d_up, const device_array *dh,
-                       const device_array *gate, const device_array *up, int64_t n);
+    /* h = activation(gate) * up, without up activation(gate); h may alias gate or up. */
+    void (*gated_fwd)(backend *, device_array *h, const device_array *gate, const device_array *up,
+                      const gate_call *, int64_t n);
+    /* d_gate may alias gate or dh, d_up (NULL without up) may alias up or dh. */
+    void (*gated_bwd)(backend *, device_array *d_gate, device_array *d_up, const device_array *dh,
+                      const device_array *gate, const device_array *up, const gate_call *,
+                      int64_t n);
+
+    /* y = cap tanh(scale y / cap), in place; cap > 0. */
+    void (*soft_cap)(backend *, device_array *y, double scale, double cap, int64_t n);
+    /* y is held within [-limit, limit], in place; then dy is 0 where y lies at an end. */
+    void (*clamp)(backend *, device_array *y, double limit, int64_t n);
+    void (*clamp_bwd)(backend *, device_array *dy, const device_array *y, double limit, int64_t n);
 
     /* loss[i] = logsumexp(logits[i]) - logits[i][targets[i]]; with `gradient`, logits become
-     * weights[i] * (softmax - onehot) in place. logits [n, vocab]. */
+     * weights[i] * (softmax - onehot) in place, with a cap times 1 - (logit / cap)^2: the gradient
+     * before soft_cap. logits [n, vocab]. */
     void (*cross_entropy)(backend *, device_array *loss, device_array *logits,
                           const int32_t *targets, const float *weights, int64_t n, int64_t vocab,
-                          bool gradient);
+                          double cap, bool gradient);
 
     void (*fill)(backend *, device_array *y, double value, int64_t n);
     void (*copy)(backend *, device_array *y, const device_array *x, int64_t n);
     void (*add)(backend *, device_array *y, const device_array *x, int64_t n); /* y += x */
     void (*scale)(backend *, device_array *y, double factor, int64_t n);
+    /* Blocks of rows, from x to y: copied, or added one after the other (so that blocks which lie
+     * at one place of y are summed). n rows. */
+    void (*copy_blocks)(backend *, device_array *y, block_places to, const device_array *x,
+                        block_places from, int64_t n, int64_t blocks, int64_t cols, bool add);
     /* y[i] = x[index[i]], and y[index[i]] = x[i] (other rows of y untouched; indices distinct);
      * rows of cols elements. */
     void (*gather_rows)(backend *, device_array *y, const device_array *x, const int32_t *index,
                         int64_t n, int64_t cols);
     void (*scatter_rows)(backend *, device_array *y, const device_array *x, const int32_t *index,
                          int64_t n, int64_t cols);
+
+    /* choice [n, n_chosen] (host: this waits for the device) ascends within a token; weights [n,
+     * n_chosen]; logits [n, n_experts]. Of equal logits the first is taken. */
+    void (*route_fwd)(backend *, device_array *weights, int32_t *choice, const device_array *logits,
+                      const route_call *, int64_t n);
+    /* d_logits [n, n_experts] is overwritten. */
+    void (*route_bwd)(backend *, device_array *d_logits, const device_array *d_weights,
+                      const device_array *logits, const int32_t *choice, const route_call *,
+                      int64_t n);
 
     void (*matmul)(backend *, const matmul_call *);
     /* y [rows, cols] = the stored weight, dense. */

@@ -9,9 +9,11 @@
 static void cache_layout(kv_cache *cache, layout *l, const model_spec *spec, int32_t capacity,
                          size_t element_bytes) {
     size_t width = (size_t)spec->n_kv_heads * (size_t)spec->head_dim;
+    size_t value_width = (size_t)spec->n_kv_heads * (size_t)spec->value_dim;
     for (int32_t layer = 0; layer < spec->n_layers; layer++) {
         void *k = layout_take(l, COMPONENT_ACTIVATIONS, (size_t)capacity * width, element_bytes);
-        void *v = layout_take(l, COMPONENT_ACTIVATIONS, (size_t)capacity * width, element_bytes);
+        void *v =
+            layout_take(l, COMPONENT_ACTIVATIONS, (size_t)capacity * value_width, element_bytes);
         if (cache) {
             cache->k[layer] = k;
             cache->v[layer] = v;
@@ -31,6 +33,7 @@ graft_status kv_cache_create(kv_cache *cache, backend *dev, const model_spec *sp
     *cache = (kv_cache){.n_layers = spec->n_layers,
                         .capacity = capacity,
                         .width = (int64_t)spec->n_kv_heads * spec->head_dim,
+                        .value_width = (int64_t)spec->n_kv_heads * spec->value_dim,
                         .k = mem_array(layers, sizeof(device_array *)),
                         .v = mem_array(layers, sizeof(device_array *)),
                         .views = mem_array(layers, sizeof(kv_view))};
@@ -53,10 +56,11 @@ void kv_cache_free(kv_cache *cache) {
 
 void kv_cache_append(kv_cache *cache, backend *dev, int32_t layer, const device_array *k,
                      const device_array *v, int32_t n) {
-    int64_t at = cache->length * cache->width;
     assert(n <= cache->capacity - cache->length);
-    dev->ops->copy(dev, array_at(dev, cache->k[layer], at), k, n * cache->width);
-    dev->ops->copy(dev, array_at(dev, cache->v[layer], at), v, n * cache->width);
+    dev->ops->copy(dev, array_at(dev, cache->k[layer], cache->length * cache->width), k,
+                   n * cache->width);
+    dev->ops->copy(dev, array_at(dev, cache->v[layer], cache->length * cache->value_width), v,
+                   n * cache->value_width);
 }
 
 void kv_cache_advance(kv_cache *cache, int32_t n) {

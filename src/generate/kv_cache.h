@@ -7,8 +7,8 @@
 typedef struct kv_cache {
     int32_t n_layers, capacity; /* tokens */
     int32_t length;             /* tokens that every layer holds */
-    int64_t width;              /* n_kv_heads * head_dim */
-    device_array **k, **v;      /* [n_layers] of [capacity, width] */
+    int64_t width, value_width; /* of a token's keys and values */
+    device_array **k, **v;      /* [n_layers] of [capacity, width], [capacity, value_width] */
     kv_view *views;             /* [n_layers] of the first `length` tokens: a segment's past */
 } kv_cache;
 

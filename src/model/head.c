@@ -89,9 +89,28 @@ static hooked_linear head_linear(const head_pass *p) {
     };
 }
 
-static const device_array *final_norm_weight(const head_pass *p) {
-    return norm_hooked(weight_source_outer(p->run->weights)->final_norm,
-                       &p->run->hooks->final_norm);
+static norm_call final_norm(const head_pass *p) {
+    const outer_weights *outer = weight_source_outer(p->run->weights);
+    const model_hooks *hooks = p->run->hooks;
+    return norm_hooked(p->run->spec, outer->norm[OUTER_NORM_FINAL],
+                       &hooks->outer_norm[OUTER_NORM_FINAL], outer->norm_bias[OUTER_NORM_FINAL],
+                       &hooks->outer_norm_bias[OUTER_NORM_FINAL]);
+}
+
+/* Between the final norm and a head that is narrower than the blocks. */
+static hooked_linear project_out(const head_pass *p) {
+    const head_buffers *head = &p->buffers->head;
+    const linear_hook *hook = &p->run->hooks->outer_linear[OUTER_PROJECT_OUT];
+    const weight_ref *weight = &weight_source_outer(p->run->weights)->linear[OUTER_PROJECT_OUT];
+    return (hooked_linear){
+        .dev = p->run->dev,
+        .call = linear_hooked(p->run->dev, weight, NULL, hook),
+        .hook = hook,
+        .xa = head->projected_xa,
+        .scratch = head->linear,
+        .kept = head->projected_kept,
+        .form_scratch = head->form,
+    };
 }
 
 /* Logits of a chunk, into head.logits. */
@@ -100,11 +119,28 @@ static void chunk_forward(const head_pass *p, const head_chunk *chunk) {
     const model_spec *spec = p->run->spec;
     backend *dev = p->run->dev;
     hooked_linear linear = head_linear(p);
-    dev->ops->gather_rows(dev, head->x, p->buffers->x, p->rows + chunk->begin, chunk->tokens.n,
-                          spec->hidden);
-    dev->ops->rmsnorm_fwd(dev, head->normed, head->rstd, head->x, final_norm_weight(p),
-                          spec->norm_eps, chunk->tokens.n, spec->hidden);
-    hooked_linear_fwd(&linear, head->logits, head->normed, false, &chunk->tokens, p->batch);
+    const device_array *input = head->x;
+    int64_t n = chunk->tokens.n;
+    dev->ops->gather_rows(dev, head->x, p->buffers->x, p->rows + chunk->begin, n, spec->hidden);
+    if (spec->has_final_norm) {
+        norm_call norm = final_norm(p);
+        dev->ops->norm_fwd(dev, head->normed, head->rstd, head->x, &norm, n, spec->hidden);
+        input = head->normed;
+    }
+    if (head->projected) {
+        hooked_linear out = project_out(p);
+        hooked_linear_fwd(&out, head->projected, input, false, &chunk->tokens, p->batch);
+        input = head->projected;
+    }
+    hooked_linear_fwd(&linear, head->logits, input, false, &chunk->tokens, p->batch);
+    if (spec->logit_cap > 0)
+        dev->ops->soft_cap(dev, head->logits, spec->logit_scale, spec->logit_cap, n * spec->vocab);
+    else if (spec->logit_scale != 1)
+        dev->ops->scale(dev, head->logits, spec->logit_scale, n * spec->vocab);
+}
+
+static bool outer_norm_trains(const model_run *run, outer_norm slot) {
+    return run->hooks->outer_norm[slot].gradient || run->hooks->outer_norm_bias[slot].gradient;
 }
 
 /* head.logits holds their gradient; fills the chunk's rows of dx. */
@@ -113,12 +149,25 @@ static void chunk_backward(const head_pass *p, const head_chunk *chunk) {
     const model_spec *spec = p->run->spec;
     backend *dev = p->run->dev;
     hooked_linear linear = head_linear(p);
-    device_array *d_norm = p->run->hooks->final_norm.gradient;
-    device_array *dx = p->buffers->dx || d_norm ? head->dx : NULL;
-    hooked_linear_bwd(&linear, dx, head->logits, head->normed, false, &chunk->tokens, p->batch);
-    if (dx)
-        dev->ops->rmsnorm_bwd(dev, dx, d_norm, dx, head->x, head->rstd, final_norm_weight(p), 1,
-                              spec->hidden, false, &chunk->tokens);
+    bool needs_dx = p->buffers->dx || outer_norm_trains(p->run, OUTER_NORM_FINAL);
+    device_array *dx = needs_dx ? head->dx : NULL;
+    const device_array *normed = spec->has_final_norm ? head->normed : head->x;
+    if (spec->logit_scale != 1)
+        dev->ops->scale(dev, head->logits, spec->logit_scale,
+                        (int64_t)chunk->tokens.n * spec->vocab);
+    if (head->projected) {
+        hooked_linear out = project_out(p);
+        bool needs_projected = dx || hooked_linear_trains(&out);
+        hooked_linear_bwd(&linear, needs_projected ? head->d_projected : NULL, head->logits,
+                          head->projected, false, &chunk->tokens, p->batch);
+        hooked_linear_bwd(&out, dx, head->d_projected, normed, false, &chunk->tokens, p->batch);
+    } else
+        hooked_linear_bwd(&linear, dx, head->logits, normed, false, &chunk->tokens, p->batch);
+    if (dx && spec->has_final_norm) {
+        norm_call norm = final_norm(p);
+        dev->ops->norm_bwd(dev, dx, dx, head->x, head->rstd, &norm, 1, spec->hidden, false,
+                           &chunk->tokens);
+    }
     if (p->buffers->dx)
         dev->ops->scatter_rows(dev, p->buffers->dx, dx, p->rows + chunk->begin, chunk->tokens.n,
                                spec->hidden);
@@ -143,7 +192,7 @@ graft_status step_loss(int32_t *n_labelled, const model_run *run, step_buffers *
         chunk_forward(&pass, &chunk);
         dev->ops->cross_entropy(dev, array_at(dev, buffers->loss, chunk.begin), head->logits,
                                 head->targets, head->weights, chunk.tokens.n, run->spec->vocab,
-                                buffers->limits.training);
+                                run->spec->logit_cap, buffers->limits.training);
         if (buffers->limits.training)
             chunk_backward(&pass, &chunk);
     }

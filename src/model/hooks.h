@@ -95,8 +95,12 @@ typedef struct branch_hook {
 
 typedef struct layer_hooks {
     linear_hook linear[N_LINEAR_SLOTS];
-    freed_parameter norm[N_NORM_SLOTS];
+    freed_parameter norm[N_NORM_SLOTS], norm_bias[N_NORM_SLOTS];
+    freed_parameter *split_norm[2]; /* QK_NORM_SPLIT: [heads] of NORM_Q and NORM_K; else NULL */
     branch_hook branch[N_BRANCH_SLOTS];
+    linear_hook *experts; /* [n_experts][N_EXPERT_SLOTS]; NULL: the layer has none */
+    freed_parameter expert_stack[N_EXPERT_SLOTS], expert_stack_bias[N_EXPERT_SLOTS];
+    freed_parameter sinks;
 } layer_hooks;
 
 /* What stands before every row's first token. Batches are built with it (batch_builder.h). */
@@ -115,14 +119,18 @@ typedef struct sequence_hook {
 } sequence_hook;
 
 typedef struct model_hooks {
-    layer_hooks *layers; /* [n_layers] */
+    layer_hooks *layers;          /* [n_layers] */
+    linear_hook *experts;         /* what layers' experts point into */
+    freed_parameter *split_norms; /* what layers' split_norm point into */
     linear_hook embedding, head;
+    linear_hook outer_linear[N_OUTER_LINEARS];
     embedding_hook embedding_rows;
-    freed_parameter final_norm;
+    freed_parameter positions;
+    freed_parameter outer_norm[N_OUTER_NORMS], outer_norm_bias[N_OUTER_NORMS];
     sequence_hook sequence;
     /* Set by model_hooks_finish, so that backward stops as early as it may: the lowest block with a
      * hook (n_layers: none has; a trained past is every block's) and whether the embedding, or what
-     * stands before it, has one. Frozen hooks count too: with shapes only nobody can tell, and the
+     * stands beside it, has one. Frozen hooks count too: with shapes only nobody can tell, and the
      * layout must not differ. */
     int32_t lowest_trained_layer;
     bool embedding_trains;
@@ -132,10 +140,13 @@ graft_status model_hooks_create(model_hooks *, const model_spec *, graft_error *
 void model_hooks_finish(model_hooks *, const model_spec *);
 void model_hooks_free(model_hooks *);
 
-/* The hook of a module; norms have only a freed parameter. */
+/* The hook of a linear layer, the embedding or the head. */
 linear_hook *model_hooks_linear(model_hooks *, const model_module *);
-freed_parameter *model_hooks_norm(model_hooks *, const model_module *);
+/* Where a module's weight or bias is set free. */
+freed_parameter *model_hooks_parameter(model_hooks *, const model_module *, bool is_bias);
 
 int32_t linear_hook_ranks(const linear_hook *); /* sum over terms */
+/* The most that one expert's slot has. */
+int32_t layer_expert_ranks(const layer_hooks *, const model_spec *, expert_slot);
 
 #endif

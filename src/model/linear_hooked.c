@@ -9,7 +9,7 @@ linear_call linear_hooked(const backend *dev, const weight_ref *weight, const de
     if (hook->weight.is_freed) {
         call.weight.data = hook->weight.value;
         call.weight.type = dev->element;
-        call.weight.row_stride = weight->cols;
+        call.weight.row_stride = weight->is_transposed ? weight->rows : weight->cols;
         call.d_weight = hook->weight.gradient;
         call.is_freed = true;
     }
@@ -79,16 +79,16 @@ void hooked_linears_fwd(const hooked_linear *l, int32_t n, device_array *const *
 }
 
 void hooked_linears_bwd(const hooked_linear *l, int32_t n, device_array *dx,
-                        device_array *const *dy, const device_array *x, const token_rows *tokens,
-                        const batch *b) {
+                        device_array *const *dy, const device_array *x, bool add,
+                        const token_rows *tokens, const batch *b) {
     if (has_form(l, n)) {
         for (int32_t i = 0; i < n; i++)
-            hooked_linear_bwd(&l[i], dx, dy[i], x, i > 0, tokens, b);
+            hooked_linear_bwd(&l[i], dx, dy[i], x, add || i > 0, tokens, b);
         return;
     }
     linear_branch branches[LINEAR_BRANCHES_MAX];
     branches_of(branches, l, n, dy);
-    l->dev->ops->linear_group_bwd(l->dev, dx, branches, n, x, false, l->scratch, tokens);
+    l->dev->ops->linear_group_bwd(l->dev, dx, branches, n, x, add, l->scratch, tokens);
 }
 
 bool hooked_linear_trains(const hooked_linear *l) {
@@ -113,4 +113,16 @@ int64_t form_kept_elements(const form_memory *memory, const void *self, int64_t 
 
 int64_t form_scratch_elements(const form_memory *memory, const void *self, int64_t n) {
     return memory && memory->scratch_elements ? memory->scratch_elements(self, n) : 0;
+}
+
+norm_call norm_hooked(const model_spec *spec, const device_array *weight,
+                      const freed_parameter *weight_freed, const device_array *bias,
+                      const freed_parameter *bias_freed) {
+    return (norm_call){.weight = weight_freed->is_freed ? weight_freed->value : weight,
+                       .bias = bias_freed->is_freed ? bias_freed->value : bias,
+                       .d_weight = weight_freed->gradient,
+                       .d_bias = bias_freed->gradient,
+                       .eps = spec->norm_eps,
+                       .is_centred = spec->norms_are_centred,
+                       .adds_one = spec->norms_add_one};
 }

@@ -26,7 +26,7 @@ void hooked_linear_bwd(const hooked_linear *, device_array *dx, const device_arr
 void hooked_linears_fwd(const hooked_linear *, int32_t n, device_array *const *y,
                         const device_array *x, const token_rows *, const batch *);
 void hooked_linears_bwd(const hooked_linear *, int32_t n, device_array *dx, device_array *const *dy,
-                        const device_array *x, const token_rows *, const batch *);
+                        const device_array *x, bool add, const token_rows *, const batch *);
 /* Whether backward has something to add up for this layer. */
 bool hooked_linear_trains(const hooked_linear *);
 /* Whether its backward reads x. */
@@ -35,9 +35,9 @@ bool hooked_linear_needs_input(const hooked_linear *, const token_rows *);
 int64_t form_kept_elements(const form_memory *, const void *self, int64_t n);
 int64_t form_scratch_elements(const form_memory *, const void *self, int64_t n);
 
-static inline const device_array *norm_hooked(const device_array *weight,
-                                              const freed_parameter *freed) {
-    return freed->is_freed ? freed->value : weight;
-}
+/* A norm of the stream as the ops want it; weight and bias NULL where the model has none. */
+norm_call norm_hooked(const model_spec *, const device_array *weight,
+                      const freed_parameter *weight_freed, const device_array *bias,
+                      const freed_parameter *bias_freed);
 
 #endif

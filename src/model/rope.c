@@ -60,31 +60,37 @@ static float llama3_frequency(const rope_spec *rope, int32_t i, int32_t head_dim
     return (1.0f - smooth) * frequency / (float)rope->factor + smooth * frequency;
 }
 
-/* `length`: positions of the row; only dynamic looks at it. */
-static float rope_frequency(const rope_spec *rope, int32_t i, int32_t head_dim, int32_t length) {
+/* `length`: positions of the row; dynamic and longrope look at it. */
+static float rope_frequency(const rope_spec *rope, int32_t i, int32_t length) {
+    const float *factors;
+    float exponent;
     switch (rope->kind) {
     case ROPE_DEFAULT:
         break;
     case ROPE_LINEAR:
-        return plain_frequency((float)rope->theta, i, head_dim) / (float)rope->factor;
+        return plain_frequency((float)rope->theta, i, rope->dim) / (float)rope->factor;
     case ROPE_DYNAMIC:
-        return plain_frequency(dynamic_theta(rope, head_dim, length), i, head_dim);
+        return plain_frequency(dynamic_theta(rope, rope->dim, length), i, rope->dim);
     case ROPE_YARN:
-        return yarn_frequency(rope, i, head_dim);
+        return yarn_frequency(rope, i, rope->dim);
     case ROPE_LLAMA3:
-        return llama3_frequency(rope, i, head_dim);
+        return llama3_frequency(rope, i, rope->dim);
+    case ROPE_LONGROPE:
+        factors = length > rope->original_max_positions ? rope->long_factors : rope->short_factors;
+        exponent = (float)(2 * i) / (float)rope->dim;
+        return 1.0f / (factors[i] * (float)pow((double)(float)rope->theta, (double)exponent));
     }
-    return plain_frequency((float)rope->theta, i, head_dim);
+    return plain_frequency((float)rope->theta, i, rope->dim);
 }
 
-void rope_fill(float *cos_out, float *sin_out, const rope_spec *rope, int32_t head_dim,
-               const batch *b) {
-    int32_t half = head_dim / 2;
-    float factor = rope->kind == ROPE_YARN ? (float)rope->attention_factor : 1.0f;
+void rope_fill(float *cos_out, float *sin_out, const rope_spec *rope, const batch *b) {
+    int32_t half = rope->dim / 2;
+    bool is_scaled = rope->kind == ROPE_YARN || rope->kind == ROPE_LONGROPE;
+    float factor = is_scaled ? (float)rope->attention_factor : 1.0f;
     for (const segment *s = b->segments; s < b->segments + b->n_segments; s++) {
         int32_t n = s->token_end - s->token_begin;
         for (int32_t i = 0; i < half; i++) {
-            float frequency = rope_frequency(rope, i, head_dim, s->position_first + n);
+            float frequency = rope_frequency(rope, i, s->position_first + n);
             for (int32_t t = 0; t < n; t++) {
                 float angle = (float)(s->position_first + t) * frequency;
                 int64_t at = (int64_t)(s->token_begin + t) * half + i;

@@ -24,18 +24,29 @@ typedef enum layer_keep {
 } layer_keep;
 
 /* What backward needs of one block. q and k are rotated (and normed); q_raw and k_raw exist with
- * q/k norms. xa holds x A^T of the slot's terms. Where no backward follows x_in, x_mid, q_raw and
- * k_raw are NULL, and blocks share the rest: k and v of a block stand until the next block is run.
- */
+ * q/k norms and clipping, gate with a gate, attention_out, mlp_out and x_out with norms there. xa
+ * holds x A^T of the slot's terms. Where no backward follows x_in, x_mid, the raw ones and the
+ * inputs of those norms are NULL, and blocks share the rest: k and v of a block stand until the
+ * next block is run. */
 typedef struct block_saved {
     device_array *x_in, *x_mid;              /* [n, hidden] */
+    device_array *attention_out, *mlp_out;   /* [n, hidden] what the branches' norms take */
+    device_array *x_out;                     /* [n, hidden] what the norm behind the block takes */
     device_array *q_raw, *k_raw, *q, *k, *v; /* [n, heads * head_dim], [n, kv_heads * head_dim] */
     device_array *o, *lse;                   /* [n, heads * head_dim], [n, heads] */
     device_array *gate, *up;                 /* [n, intermediate] */
-    device_array *rstd[N_NORM_SLOTS];        /* [n], [n], [n, heads], [n, kv_heads] */
-    device_array *xa[N_LINEAR_SLOTS];        /* [n, ranks] */
-    device_array *kept[N_LINEAR_SLOTS];      /* what the slots' forms keep */
-    device_array *branch[N_BRANCH_SLOTS];    /* what the branches' forms keep */
+    device_array *q_latent, *kv_latent;      /* [n, latents] before their norms */
+    /* Layers with experts; rows are tokens times experts chosen. */
+    device_array *router_logits, *route_weights; /* [n, experts], [n, chosen] */
+    device_array *expert_gate, *expert_up;       /* [rows, expert_intermediate] */
+    device_array *expert_xa[N_EXPERT_SLOTS];     /* [rows, ranks] */
+    device_array *shared_gate, *shared_up;       /* [n, shared_intermediate] */
+    device_array *shared_scale;                  /* [n] */
+    int32_t *choice;                             /* host, [n, chosen] */
+    device_array *rstd[N_NORM_SLOTS];            /* [n]; of q and k [n, heads], [n, kv_heads] */
+    device_array *xa[N_LINEAR_SLOTS];            /* [n, ranks] */
+    device_array *kept[N_LINEAR_SLOTS];          /* what the slots' forms keep */
+    device_array *branch[N_BRANCH_SLOTS];        /* what the branches' forms keep */
     layer_keep keep;
 } block_saved;
 
@@ -55,14 +66,34 @@ typedef struct step_limits {
                          * min(GRID_TOKENS, head_chunk) rows. */
 } step_limits;
 
+/* Rows of tokens by expert; host. */
+typedef struct expert_grouping {
+    int32_t *begin, *next;       /* [experts + 1], [experts] */
+    int32_t *token, *assignment; /* [rows] index of the token, and in [n, chosen] */
+    int32_t *grid, *job_begin;   /* [rows + 1], [max_jobs + 1] of the expert under way */
+    uint64_t *dropout_counter;   /* [rows] */
+} expert_grouping;
+
 /* Scratch of one block; contents do not outlive a call. d_o, dq, dk, dv lie over h and dh. */
 typedef struct block_scratch {
-    device_array *normed, *d_normed;  /* [n, hidden] a linear's input and its gradient */
-    device_array *h, *dh;             /* [n, intermediate] silu(gate) * up; without training NULL */
+    device_array *normed, *d_normed; /* [n, hidden] a linear's input and its gradient */
+    device_array *d_mlp_normed;      /* [n, hidden] the MLP's own, where it runs beside attention */
+    device_array *fused;             /* rows of the widest fused linear */
+    device_array *split_norm, *d_split_norm; /* [heads, head_dim] weights freed head by head */
+    device_array *h, *dh;             /* [n, intermediate] act(gate) * up; without training NULL */
     device_array *d_o, *dq, *dk, *dv; /* like o, q, k, v */
     device_array *attention;          /* [n, n_heads] */
-    device_array *linear;             /* of the largest group of linear layers */
-    device_array *form;               /* scratch of the form that needs most */
+    device_array *latent, *d_latent;  /* [n, wider latent] */
+    expert_grouping grouping;
+    device_array *expert_rows, *d_expert_rows; /* [rows, hidden] */
+    device_array *expert_h, *expert_dh;        /* [rows, expert_intermediate] */
+    device_array *expert_fused;                /* [rows, 2 * expert_intermediate] */
+    device_array *row_weights, *d_row_weights; /* [rows] */
+    device_array *d_route_weights, *d_router_logits;
+    device_array *shared_h, *shared_dh;          /* [n, shared_intermediate] */
+    device_array *shared_share, *d_shared_scale; /* [n] */
+    device_array *linear;                        /* of the largest group of linear layers */
+    device_array *form;                          /* scratch of the form that needs most */
 } block_scratch;
 
 /* What the head works in; it lies over the blocks' scratch. */
@@ -70,15 +101,26 @@ typedef struct head_buffers {
     int32_t chunk;                 /* rows at a time, by the limits */
     int32_t rows;                  /* min(chunk, max_labelled): what there is room for */
     device_array *x, *normed, *dx; /* [rows, hidden] */
-    device_array *rstd;            /* [rows] */
-    device_array *logits;          /* [rows, vocab] */
-    device_array *xa, *linear;     /* [rows, ranks]; scratch */
-    device_array *kept, *form;     /* of the head's form */
-    int32_t *targets;              /* host, [rows] */
-    float *weights;                /* [rows] */
-    uint64_t *dropout_counter;     /* [rows] */
-    int32_t *grid, *job_begin;     /* [rows + 1], [max_jobs + 1] */
+    device_array *projected, *d_projected, *projected_xa, *projected_kept; /* [rows, embedding_dim],
+                                      where the embedding is narrower than the blocks; its hook's */
+    device_array *rstd;                                                    /* [rows] */
+    device_array *logits;                                                  /* [rows, vocab] */
+    device_array *xa, *linear; /* [rows, ranks]; scratch */
+    device_array *kept, *form; /* of the head's form */
+    int32_t *targets;          /* host, [rows] */
+    float *weights;            /* [rows] */
+    uint64_t *dropout_counter; /* [rows] */
+    int32_t *grid, *job_begin; /* [rows + 1], [max_jobs + 1] */
 } head_buffers;
+
+/* Between the embedding's table and block 0, where a family has something there. */
+typedef struct input_buffers {
+    device_array *embedded;        /* [n, embedding_dim] before it is projected in */
+    device_array *d_embedded;      /* likewise; with something trained there */
+    device_array *xa, *kept;       /* of the projection's hook */
+    device_array *unnormed, *rstd; /* [n, hidden], [n] what the embedding's norm takes */
+    int32_t *positions;            /* host, [n] rows of the learned positions */
+} input_buffers;
 
 /* The labelled rows of a micro-batch as tokens of their own, for the end of the last block. */
 typedef struct labelled_rows {
@@ -96,12 +138,13 @@ typedef struct step_buffers {
     block_saved *saved;   /* [n_layers] */
     device_array *x, *dx; /* [n, hidden] the running hidden state and its gradient; dx only with
                            * something trained below the head */
-    device_array *rope_cos, *rope_sin; /* [n, head_dim / 2] */
-    device_array *loss;                /* [max_labelled] */
+    device_array *rope_cos[2], *rope_sin[2]; /* [n, rope.dim / 2] by layer_rope */
+    input_buffers input;
+    device_array *loss; /* [max_labelled] */
     block_scratch scratch;
     head_buffers head;
     labelled_rows labelled; /* filled by step_embed where the batch has targets */
-    float *rope_host;       /* host staging of rope_cos and rope_sin */
+    float *rope_host;       /* host staging of one rope's tables */
     float *loss_host;       /* [max_labelled] */
 } step_buffers;
 
@@ -138,7 +181,7 @@ graft_status step_logits(float *out, const model_run *, step_buffers *, const ba
  * takes k and v after each block; streamed weights pass several micro-batches through one layer).
  *
  * step_embed fills the rotary tables, finds the labelled rows and sets x. GRAFT_E_INPUT for an id
- * outside the embedding. */
+ * outside the embedding, and for a row longer than the learned positions. */
 graft_status step_embed(const model_run *, step_buffers *, const batch *, graft_error *);
 /* x [n, hidden] is replaced by the block's output; what backward needs goes to saved. */
 void block_fwd(const model_run *, int32_t layer, const layer_weights *, const batch *,
@@ -149,7 +192,7 @@ void block_fwd(const model_run *, int32_t layer, const layer_weights *, const ba
 void block_bwd(const model_run *, int32_t layer, const layer_weights *, const batch *,
                step_buffers *, const block_saved *, bool needs_dx);
 
-/* cos and sin of every token (host, [n, head_dim / 2] each), f32 as Transformers computes them. */
-void rope_fill(float *cos, float *sin, const rope_spec *, int32_t head_dim, const batch *);
+/* cos and sin of every token (host, [n, rope.dim / 2] each), f32 as Transformers computes them. */
+void rope_fill(float *cos, float *sin, const rope_spec *, const batch *);
 
 #endif

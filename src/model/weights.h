@@ -9,13 +9,19 @@
 
 typedef struct layer_weights {
     weight_ref linear[N_LINEAR_SLOTS];
-    const device_array *bias[N_LINEAR_SLOTS]; /* NULL: none */
-    const device_array *norm[N_NORM_SLOTS];
+    const device_array *bias[N_LINEAR_SLOTS];                         /* NULL: none */
+    const device_array *norm[N_NORM_SLOTS], *norm_bias[N_NORM_SLOTS]; /* NULL: 1 and 0 */
+    const weight_ref *experts;                       /* [n_experts][N_EXPERT_SLOTS] */
+    const device_array *expert_bias[N_EXPERT_SLOTS]; /* [n_experts, rows]; NULL: none */
+    const device_array *sinks, *router_correction;
 } layer_weights;
 
 typedef struct outer_weights {
     weight_ref embedding, head; /* head is the embedding's when tied */
-    const device_array *head_bias, *final_norm;
+    const device_array *head_bias;
+    weight_ref positions;
+    weight_ref linear[N_OUTER_LINEARS];
+    const device_array *norm[N_OUTER_NORMS], *norm_bias[N_OUTER_NORMS];
 } outer_weights;
 
 typedef struct weight_source weight_source;
@@ -39,6 +45,8 @@ graft_status layer_acquire(layer_weights *out, weight_source *, int32_t layer, i
 void layer_release(weight_source *, int32_t layer);
 const outer_weights *weight_source_outer(const weight_source *);
 
+/* What the files call a tensor: they may leave out the first part of its name ("transformer."). */
+const char *weight_source_name(const weight_source *, const char *name);
 /* The stored tensor by its name on disk; false when there is none. For masters, merges, saves. */
 bool weight_source_tensor(tensor_view *out, const weight_source *, const char *name);
 const safetensors *weight_source_files(const weight_source *);

@@ -1,6 +1,7 @@
 #include "tensor/view.h"
 
 #include <stdio.h>
+#include <string.h>
 
 size_t tensor_count(const tensor_view *t) {
     size_t count = 1;
@@ -11,6 +12,10 @@ size_t tensor_count(const tensor_view *t) {
 
 size_t tensor_bytes(const tensor_view *t) {
     return tensor_count(t) * dtype_bytes(t->type);
+}
+
+bool tensor_has_shape(const tensor_view *view, int32_t rank, const int64_t *shape) {
+    return view->rank == rank && !memcmp(view->shape, shape, (size_t)rank * sizeof *shape);
 }
 
 const char *tensor_shape_text(const tensor_view *t, char *text, size_t capacity) {

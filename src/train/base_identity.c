@@ -27,7 +27,7 @@ static uint64_t fold_spec(uint64_t hash, const model_spec *s) {
         s->n_kv_heads,
         s->head_dim,
         s->window,
-        s->has_qk_norm,
+        s->has_norm[NORM_Q],
         s->is_head_tied,
         (int64_t)rope->kind,
         rope->truncate,

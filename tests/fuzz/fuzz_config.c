@@ -9,13 +9,15 @@
 enum { TOKENS = 3 };
 
 static void check_rope(const model_spec *spec) {
-    size_t half = (size_t)spec->head_dim / 2;
+    size_t half = (size_t)spec->rope.dim / 2;
+    if (half == 0) /* no layer rotates */
+        return;
     float *table = mem_array(2 * TOKENS * half, sizeof *table);
     const segment row = {.token_end = TOKENS, .position_first = 5};
     const batch tokens = {.tokens = {.n = TOKENS}, .segments = &row, .n_segments = 1};
     if (!table)
         abort();
-    rope_fill(table, table + TOKENS * half, &spec->rope, spec->head_dim, &tokens);
+    rope_fill(table, table + TOKENS * half, &spec->rope, &tokens);
     free(table);
 }
 

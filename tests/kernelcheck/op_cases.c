@@ -12,7 +12,8 @@ typedef struct linear_params {
     int32_t lengths[OP_SEGMENTS_MAX], jobs[OP_SEGMENTS_MAX];
     int64_t in, out;
     int64_t extra_stride; /* of the stored weight's rows */
-    dtype type;           /* stored, frozen; N_DTYPES: a trained master in the backend's own type */
+    bool is_transposed;
+    dtype type; /* stored, frozen; N_DTYPES: a trained master in the backend's own type */
     bool has_bias, add;
     int32_t ranks[3]; /* 0 ends */
     int32_t term_jobs[3];
@@ -68,9 +69,12 @@ static void build_linear(op_run *run, backend *dev, uint64_t seed, const void *p
     state->dx = op_array_add_tokens(run, "dx", p->in, ROLE_GRADIENT, p->add ? -1 : state->x);
     state->y_start = op_array_add_tokens(run, "y before", p->out, ROLE_INPUT, -1);
     state->dx_start = op_array_add_tokens(run, "dx before", p->in, ROLE_INPUT, -1);
-    int64_t stride = p->in + p->extra_stride;
-    state->call.weight =
-        (weight_ref){.type = p->type, .rows = p->out, .cols = p->in, .row_stride = stride};
+    int64_t stride = (p->is_transposed ? p->out : p->in) + p->extra_stride;
+    state->call.weight = (weight_ref){.type = p->type,
+                                      .rows = p->out,
+                                      .cols = p->in,
+                                      .row_stride = stride,
+                                      .is_transposed = p->is_transposed};
     if (p->type == N_DTYPES) {
         int w = op_array_add(run, "W", p->out * p->in, ROLE_INPUT, -1);
         int dw = op_array_add(run, "dW", p->out * p->in, ROLE_GRADIENT, w);
@@ -79,7 +83,8 @@ static void build_linear(op_run *run, backend *dev, uint64_t seed, const void *p
         state->call.d_weight = op_at(run, dw);
         state->call.is_freed = true;
     } else
-        state->call.weight.data = op_stored(run, p->type, p->out * stride, 1);
+        state->call.weight.data =
+            op_stored(run, p->type, (p->is_transposed ? p->in : p->out) * stride, 1);
     if (p->has_bias) {
         int bias = op_array_add(run, "bias", p->out, ROLE_INPUT, -1);
         state->call.bias = op_at(run, bias);
@@ -164,6 +169,18 @@ static const linear_params linear_blocks = {.lengths = {300, 220},
                                             .ranks = {16, 5},
                                             .term_jobs = {-1, 1}};
 
+static const linear_params linear_transposed = {.lengths = {7, 66, 2},
+                                                .in = 35,
+                                                .out = 27,
+                                                .extra_stride = 5,
+                                                .is_transposed = true,
+                                                .type = DTYPE_BF16,
+                                                .has_bias = true,
+                                                .ranks = {5},
+                                                .term_jobs = {-1}};
+static const linear_params linear_transposed_master = {
+    .lengths = {257, 3}, .in = 21, .out = 19, .is_transposed = true, .type = N_DTYPES};
+
 /* A sum over k that takes several rounds of packing: 520 rows of 4,100. */
 static const linear_params linear_rounds = {
     .lengths = {300, 220}, .in = 9, .out = 4100, .type = DTYPE_BF16};
@@ -203,7 +220,11 @@ static void build_branch(op_run *run, group_state *state, const group_params *p,
     state->dy[j] = op_array_add_tokens(run, names[j][1], out, ROLE_COTANGENT, state->y[j]);
     state->y_start[j] = op_array_add_tokens(run, "y before", out, ROLE_INPUT, -1);
     linear_call *call = &state->calls[j];
-    call->weight = (weight_ref){op_stored(run, DTYPE_BF16, out * in, 1), DTYPE_BF16, out, in, in};
+    call->weight = (weight_ref){.data = op_stored(run, DTYPE_BF16, out * in, 1),
+                                .type = DTYPE_BF16,
+                                .rows = out,
+                                .cols = in,
+                                .row_stride = in};
     if (p->has_bias)
         call->bias = op_at(run, op_array_add(run, "bias", out, ROLE_INPUT, -1));
     state->xa[j] = -1;
@@ -304,6 +325,7 @@ typedef struct embed_params {
     int64_t vocab, cols;
     int32_t ranks[2], term_jobs[2];
     bool has_term_bias;
+    int32_t padding_id; /* no id has it where gradients are slopes */
 } embed_params;
 
 typedef struct embed_state {
@@ -321,6 +343,7 @@ static void build_embed(op_run *run, backend *dev, uint64_t seed, const void *pa
     embed_state *state = calloc(1, sizeof *state);
     assert(state);
     run->state = state;
+    run->params = params;
     int table = op_array_add(run, "table", p->vocab * p->cols, ROLE_INPUT, -1);
     state->table = (weight_ref){.data = op_at(run, table),
                                 .type = dev->element,
@@ -361,94 +384,122 @@ static void forward_embed(op_run *run) {
 
 static void backward_embed(op_run *run) {
     const embed_state *state = run->state;
+    const embed_params *p = run->params;
     run->dev->ops->embed_bwd(run->dev, op_at(run, state->d_table), op_at(run, state->dy),
                              &state->table, state->terms, state->n_terms, run->batch.ids,
-                             &run->batch.tokens);
+                             p->padding_id, &run->batch.tokens);
 }
 
-static const embed_params embed_plain = {.lengths = {5, 19, 1}, .vocab = 11, .cols = 33};
+static const embed_params embed_plain = {
+    .lengths = {5, 19, 1}, .vocab = 11, .cols = 33, .padding_id = -1};
 static const embed_params embed_terms = {.lengths = {300, 2, 70},
                                          .jobs = {0, 1, 1},
                                          .vocab = 23,
                                          .cols = 21,
                                          .ranks = {5, 70},
                                          .term_jobs = {-1, 1},
-                                         .has_term_bias = true};
+                                         .has_term_bias = true,
+                                         .padding_id = -1};
 
-/* ---- rmsnorm ---- */
+/* ---- norms ---- */
 
 typedef struct norm_params {
     int32_t lengths[OP_SEGMENTS_MAX];
-    int32_t per_token;
+    int32_t per_token, groups;
     int64_t cols;
-    bool add;
+    bool add, is_centred, adds_one, has_no_weight, has_bias;
 } norm_params;
 
-enum { NORM_X, NORM_WEIGHT, NORM_Y, NORM_RSTD, NORM_DY, NORM_DX, NORM_DW, NORM_DX_START };
+enum { NORM_X, NORM_Y, NORM_RSTD, NORM_DY, NORM_DX, NORM_DX_START };
 
 static void build_norm(op_run *run, backend *dev, uint64_t seed, const void *params) {
     const norm_params *p = params;
     op_run_begin(run, dev, seed, p->lengths, NULL, 10);
     run->params = params;
-    int64_t width = p->per_token * p->cols;
+    int64_t width = p->per_token * p->cols, n_weights = p->cols * (p->groups ? p->groups : 1);
     op_array_add_tokens(run, "x", width, ROLE_INPUT, -1);
-    op_array_add(run, "w", p->cols, ROLE_INPUT, -1);
     op_array_add_tokens(run, "y", width, ROLE_OUTPUT, -1);
     op_array_add_tokens(run, "rstd", p->per_token, ROLE_OUTPUT, -1);
     op_array_add_tokens(run, "dy", width, ROLE_COTANGENT, NORM_Y);
     op_array_add_tokens(run, "dx", width, ROLE_GRADIENT, p->add ? -1 : NORM_X);
-    op_array_add(run, "dw", p->cols, ROLE_GRADIENT, NORM_WEIGHT);
     op_array_add_tokens(run, "dx before", width, ROLE_INPUT, -1);
+    norm_call *call = calloc(1, sizeof *call);
+    assert(call);
+    run->state = call;
+    *call = (norm_call){
+        .eps = 1e-5f, .is_centred = p->is_centred, .adds_one = p->adds_one, .groups = p->groups};
+    if (!p->has_no_weight) {
+        int w = op_array_add(run, "w", n_weights, ROLE_INPUT, -1);
+        call->weight = op_at(run, w);
+        call->d_weight = op_at(run, op_array_add(run, "dw", n_weights, ROLE_GRADIENT, w));
+    }
+    if (p->has_bias) {
+        int bias = op_array_add(run, "b", n_weights, ROLE_INPUT, -1);
+        call->bias = op_at(run, bias);
+        call->d_bias = op_at(run, op_array_add(run, "db", n_weights, ROLE_GRADIENT, bias));
+    }
 }
 
 static void forward_norm(op_run *run) {
     const norm_params *p = run->params;
-    run->dev->ops->rmsnorm_fwd(run->dev, op_at(run, NORM_Y), op_at(run, NORM_RSTD),
-                               op_at(run, NORM_X), op_at(run, NORM_WEIGHT), 1e-5f,
-                               (int64_t)run->batch.tokens.n * p->per_token, p->cols);
+    run->dev->ops->norm_fwd(run->dev, op_at(run, NORM_Y), op_at(run, NORM_RSTD), op_at(run, NORM_X),
+                            run->state, (int64_t)run->batch.tokens.n * p->per_token, p->cols);
 }
 
 static void backward_norm(op_run *run) {
     const norm_params *p = run->params;
     int64_t n = run->batch.tokens.n * p->per_token * p->cols;
     run->dev->ops->copy(run->dev, op_at(run, NORM_DX), op_at(run, NORM_DX_START), n);
-    run->dev->ops->rmsnorm_bwd(run->dev, op_at(run, NORM_DX), op_at(run, NORM_DW),
-                               op_at(run, NORM_DY), op_at(run, NORM_X), op_at(run, NORM_RSTD),
-                               op_at(run, NORM_WEIGHT), p->per_token, p->cols, p->add,
-                               &run->batch.tokens);
+    run->dev->ops->norm_bwd(run->dev, op_at(run, NORM_DX), op_at(run, NORM_DY), op_at(run, NORM_X),
+                            op_at(run, NORM_RSTD), run->state, p->per_token, p->cols, p->add,
+                            &run->batch.tokens);
 }
 
 static const norm_params norm_hidden = {.lengths = {3, 259, 1}, .per_token = 1, .cols = 77};
 static const norm_params norm_heads_add = {
     .lengths = {9, 4}, .per_token = 3, .cols = 16, .add = true};
+static const norm_params norm_plus_one = {
+    .lengths = {5, 2}, .per_token = 1, .cols = 301, .adds_one = true};
+static const norm_params norm_layer = {
+    .lengths = {3, 259, 1}, .per_token = 1, .cols = 77, .is_centred = true, .has_bias = true};
+static const norm_params norm_layer_plain = {.lengths = {4, 3},
+                                             .per_token = 1,
+                                             .cols = 33,
+                                             .add = true,
+                                             .is_centred = true,
+                                             .has_no_weight = true};
+static const norm_params norm_layer_heads = {
+    .lengths = {9, 4}, .per_token = 6, .groups = 3, .cols = 13, .is_centred = true};
 
 /* ---- rope ---- */
 
 typedef struct rope_params {
     int32_t lengths[OP_SEGMENTS_MAX];
-    int32_t heads, head_dim;
+    rope_call call;
 } rope_params;
 
 enum { ROPE_X, ROPE_COS, ROPE_SIN, ROPE_Y, ROPE_DY, ROPE_DX };
 
 static void build_rope(op_run *run, backend *dev, uint64_t seed, const void *params) {
     const rope_params *p = params;
+    int64_t width = p->call.heads * p->call.head_dim;
     op_run_begin(run, dev, seed, p->lengths, NULL, 10);
     run->params = params;
-    op_array_add_tokens(run, "x", p->heads * p->head_dim, ROLE_INPUT, -1);
-    op_array_add_tokens(run, "cos", p->head_dim / 2, ROLE_INPUT, -1);
-    op_array_add_tokens(run, "sin", p->head_dim / 2, ROLE_INPUT, -1);
-    op_array_add_tokens(run, "y", p->heads * p->head_dim, ROLE_OUTPUT, -1);
-    op_array_add_tokens(run, "dy", p->heads * p->head_dim, ROLE_COTANGENT, ROPE_Y);
-    op_array_add_tokens(run, "dx", p->heads * p->head_dim, ROLE_GRADIENT, ROPE_X);
+    op_array_add_tokens(run, "x", width, ROLE_INPUT, -1);
+    op_array_add_tokens(run, "cos", p->call.n / 2, ROLE_INPUT, -1);
+    op_array_add_tokens(run, "sin", p->call.n / 2, ROLE_INPUT, -1);
+    op_array_add_tokens(run, "y", width, ROLE_OUTPUT, -1);
+    op_array_add_tokens(run, "dy", width, ROLE_COTANGENT, ROPE_Y);
+    op_array_add_tokens(run, "dx", width, ROLE_GRADIENT, ROPE_X);
 }
 
 static void rotate(op_run *run, int to, int from, bool inverse) {
     const rope_params *p = run->params;
     int64_t n = run->batch.tokens.n;
-    run->dev->ops->copy(run->dev, op_at(run, to), op_at(run, from), n * p->heads * p->head_dim);
-    run->dev->ops->rope(run->dev, op_at(run, to), op_at(run, ROPE_COS), op_at(run, ROPE_SIN), n,
-                        p->heads, p->head_dim, inverse);
+    run->dev->ops->copy(run->dev, op_at(run, to), op_at(run, from),
+                        n * p->call.heads * p->call.head_dim);
+    run->dev->ops->rope(run->dev, op_at(run, to), op_at(run, ROPE_COS), op_at(run, ROPE_SIN),
+                        &p->call, n, inverse);
 }
 
 static void forward_rope(op_run *run) {
@@ -459,19 +510,28 @@ static void backward_rope(op_run *run) {
     rotate(run, ROPE_DX, ROPE_DY, true);
 }
 
-static const rope_params rope_odd = {.lengths = {4, 7}, .heads = 3, .head_dim = 22};
+static const rope_params rope_odd = {.lengths = {4, 7},
+                                     .call = {.heads = 3, .head_dim = 22, .n = 22}};
+static const rope_params rope_partial = {.lengths = {4, 7},
+                                         .call = {.heads = 3, .head_dim = 22, .n = 6}};
+static const rope_params rope_interleaved = {
+    .lengths = {4, 7},
+    .call = {.heads = 3, .head_dim = 23, .first = 5, .n = 18, .is_interleaved = true}};
 
 /* ---- attention ---- */
 
 typedef struct attention_params {
     int32_t lengths[OP_SEGMENTS_MAX];
     attention_call call;
+    bool has_slopes, has_sinks;
     int32_t past_length;      /* 0: none */
     bool past_is_shared;      /* by every segment, as a trained prefix is; else one each */
     int32_t past_frozen_from; /* segments from here on have a frozen past */
 } attention_params;
 
 typedef struct attention_state {
+    attention_call call;
+    float slopes[16];
     kv_view past[OP_SEGMENTS_MAX][2]; /* [segment][layer]: layer 1 is used */
 } attention_state;
 
@@ -489,12 +549,13 @@ static void build_past(op_run *run, attention_state *state, const attention_para
             continue;
         }
         int32_t length = p->past_length + s;
-        int64_t n = (int64_t)length * p->call.n_kv_heads * p->call.head_dim;
+        int64_t rows = (int64_t)length * p->call.n_kv_heads, n = rows * p->call.head_dim;
+        int64_t n_values = rows * attention_value_dim(&p->call);
         bool is_trained = s < p->past_frozen_from;
         int k = op_array_add(run, names[s][0], n, ROLE_INPUT, -1);
-        int v = op_array_add(run, names[s][1], n, ROLE_INPUT, -1);
+        int v = op_array_add(run, names[s][1], n_values, ROLE_INPUT, -1);
         int dk = is_trained ? op_array_add(run, names[s][2], n, ROLE_GRADIENT, k) : -1;
-        int dv = is_trained ? op_array_add(run, names[s][3], n, ROLE_GRADIENT, v) : -1;
+        int dv = is_trained ? op_array_add(run, names[s][3], n_values, ROLE_GRADIENT, v) : -1;
         state->past[s][1] = (kv_view){.k = op_at(run, k),
                                       .v = op_at(run, v),
                                       .dk = op_at(run, dk),
@@ -507,35 +568,48 @@ static void build_past(op_run *run, attention_state *state, const attention_para
 static void build_attention(op_run *run, backend *dev, uint64_t seed, const void *params) {
     const attention_params *p = params;
     int64_t q_width = p->call.n_heads * p->call.head_dim;
-    int64_t kv_width = p->call.n_kv_heads * p->call.head_dim;
+    int64_t k_width = p->call.n_kv_heads * p->call.head_dim;
+    int64_t v_width = p->call.n_kv_heads * attention_value_dim(&p->call);
+    int64_t o_width = p->call.n_heads * attention_value_dim(&p->call);
     op_run_begin(run, dev, seed, p->lengths, NULL, 10);
     run->params = params;
     op_array_add_tokens(run, "q", q_width, ROLE_INPUT, -1);
-    op_array_add_tokens(run, "k", kv_width, ROLE_INPUT, -1);
-    op_array_add_tokens(run, "v", kv_width, ROLE_INPUT, -1);
-    op_array_add_tokens(run, "o", q_width, ROLE_OUTPUT, -1);
+    op_array_add_tokens(run, "k", k_width, ROLE_INPUT, -1);
+    op_array_add_tokens(run, "v", v_width, ROLE_INPUT, -1);
+    op_array_add_tokens(run, "o", o_width, ROLE_OUTPUT, -1);
     op_array_add_tokens(run, "lse", p->call.n_heads, ROLE_OUTPUT, -1);
-    op_array_add_tokens(run, "do", q_width, ROLE_COTANGENT, ATT_O);
+    op_array_add_tokens(run, "do", o_width, ROLE_COTANGENT, ATT_O);
     op_array_add_tokens(run, "dq", q_width, ROLE_GRADIENT, ATT_Q);
-    op_array_add_tokens(run, "dk", kv_width, ROLE_GRADIENT, ATT_K);
-    op_array_add_tokens(run, "dv", kv_width, ROLE_GRADIENT, ATT_V);
+    op_array_add_tokens(run, "dk", k_width, ROLE_GRADIENT, ATT_K);
+    op_array_add_tokens(run, "dv", v_width, ROLE_GRADIENT, ATT_V);
     op_array_add_tokens(run, "scratch", p->call.n_heads, ROLE_INPUT, -1);
     attention_state *state = calloc(1, sizeof *state);
     assert(state);
     run->state = state;
+    state->call = p->call;
+    for (int32_t h = 0; p->has_slopes && h < p->call.n_heads; h++) {
+        state->slopes[h] = 0.3f / (float)(h + 1);
+        state->call.slopes = state->slopes;
+    }
+    if (p->has_sinks) {
+        int sinks = op_array_add(run, "sinks", p->call.n_heads, ROLE_INPUT, -1);
+        state->call.sinks = op_at(run, sinks);
+        state->call.d_sinks =
+            op_at(run, op_array_add(run, "d_sinks", p->call.n_heads, ROLE_GRADIENT, sinks));
+    }
     if (p->past_length)
         build_past(run, state, p);
 }
 
 static void forward_attention(op_run *run) {
-    const attention_params *p = run->params;
+    const attention_state *p = run->state;
     run->dev->ops->attention_fwd(run->dev, op_at(run, ATT_O), op_at(run, ATT_LSE),
                                  op_at(run, ATT_Q), op_at(run, ATT_K), op_at(run, ATT_V), &p->call,
                                  &run->batch, 1);
 }
 
 static void backward_attention(op_run *run) {
-    const attention_params *p = run->params;
+    const attention_state *p = run->state;
     run->dev->ops->attention_bwd(
         run->dev, op_at(run, ATT_DQ), op_at(run, ATT_DK), op_at(run, ATT_DV), op_at(run, ATT_DO),
         op_at(run, ATT_O), op_at(run, ATT_LSE), op_at(run, ATT_Q), op_at(run, ATT_K),
@@ -562,38 +636,86 @@ static const attention_params attention_prefix = {
 static const attention_params attention_wide = {
     .lengths = {67}, .call = {.n_heads = 9, .n_kv_heads = 1, .head_dim = 256, .scale = 0.0625f}};
 
-/* ---- swiglu, cross-entropy ---- */
+static const attention_params attention_capped = {
+    .lengths = {70, 9},
+    .call = {.n_heads = 4, .n_kv_heads = 2, .head_dim = 10, .scale = 0.5f, .soft_cap = 1.5f}};
+static const attention_params attention_alibi = {
+    .lengths = {11, 131},
+    .call = {.n_heads = 3, .n_kv_heads = 3, .head_dim = 12, .scale = 0.3f, .slope_scale = 0.7f},
+    .has_slopes = true,
+    .past_length = 5,
+    .past_frozen_from = 1};
+static const attention_params attention_alibi_rounded = {.lengths = {11, 270},
+                                                         .call = {.n_heads = 3,
+                                                                  .n_kv_heads = 1,
+                                                                  .head_dim = 4,
+                                                                  .scale = 0.3f,
+                                                                  .slope_scale = 0.7f,
+                                                                  .rounds_slopes = true},
+                                                         .has_slopes = true};
+static const attention_params attention_sinks = {
+    .lengths = {140, 3},
+    .call = {.n_heads = 6, .n_kv_heads = 2, .head_dim = 8, .scale = 0.4f, .window = 21},
+    .has_sinks = true};
+static const attention_params attention_latent = {
+    .lengths = {66, 7},
+    .call = {.n_heads = 3, .n_kv_heads = 3, .head_dim = 20, .value_dim = 12, .scale = 0.3f},
+    .past_length = 9,
+    .past_frozen_from = 1};
+
+/* ---- activation, cross-entropy ---- */
 
 enum { GLU_GATE, GLU_UP, GLU_H, GLU_DH, GLU_D_GATE, GLU_D_UP };
 
 static const int32_t glu_lengths[] = {3, 5, 0};
 enum { GLU_WIDTH = 67 };
 
-static void build_swiglu(op_run *run, backend *dev, uint64_t seed, const void *params) {
-    (void)params;
+typedef struct gate_params {
+    gate_call call;
+    bool has_up;
+} gate_params;
+
+static void build_gated(op_run *run, backend *dev, uint64_t seed, const void *params) {
+    const gate_params *p = params;
     op_run_begin(run, dev, seed, glu_lengths, NULL, 10);
+    run->params = params;
     op_array_add_tokens(run, "gate", GLU_WIDTH, ROLE_INPUT, -1);
     op_array_add_tokens(run, "up", GLU_WIDTH, ROLE_INPUT, -1);
     op_array_add_tokens(run, "h", GLU_WIDTH, ROLE_OUTPUT, -1);
     op_array_add_tokens(run, "dh", GLU_WIDTH, ROLE_COTANGENT, GLU_H);
     op_array_add_tokens(run, "d_gate", GLU_WIDTH, ROLE_GRADIENT, GLU_GATE);
-    op_array_add_tokens(run, "d_up", GLU_WIDTH, ROLE_GRADIENT, GLU_UP);
+    if (p->has_up)
+        op_array_add_tokens(run, "d_up", GLU_WIDTH, ROLE_GRADIENT, GLU_UP);
 }
 
-static void forward_swiglu(op_run *run) {
-    run->dev->ops->swiglu_fwd(run->dev, op_at(run, GLU_H), op_at(run, GLU_GATE), op_at(run, GLU_UP),
-                              run->batch.tokens.n * GLU_WIDTH);
+static void forward_gated(op_run *run) {
+    const gate_params *p = run->params;
+    run->dev->ops->gated_fwd(run->dev, op_at(run, GLU_H), op_at(run, GLU_GATE),
+                             p->has_up ? op_at(run, GLU_UP) : NULL, &p->call,
+                             run->batch.tokens.n * GLU_WIDTH);
 }
 
-static void backward_swiglu(op_run *run) {
-    run->dev->ops->swiglu_bwd(run->dev, op_at(run, GLU_D_GATE), op_at(run, GLU_D_UP),
-                              op_at(run, GLU_DH), op_at(run, GLU_GATE), op_at(run, GLU_UP),
-                              run->batch.tokens.n * GLU_WIDTH);
+static void backward_gated(op_run *run) {
+    const gate_params *p = run->params;
+    run->dev->ops->gated_bwd(run->dev, op_at(run, GLU_D_GATE),
+                             p->has_up ? op_at(run, GLU_D_UP) : NULL, op_at(run, GLU_DH),
+                             op_at(run, GLU_GATE), p->has_up ? op_at(run, GLU_UP) : NULL, &p->call,
+                             run->batch.tokens.n * GLU_WIDTH);
 }
+
+static const gate_params swiglu = {{.kind = ACTIVATION_SILU}, true};
+static const gate_params geglu = {{.kind = ACTIVATION_GELU_TANH}, true};
+static const gate_params silu = {{.kind = ACTIVATION_SILU}, false};
+static const gate_params gelu = {{.kind = ACTIVATION_GELU}, false};
+static const gate_params gelu_tanh = {{.kind = ACTIVATION_GELU_TANH}, false};
+static const gate_params relu = {{.kind = ACTIVATION_RELU}, false};
+static const gate_params swiglu_clamped = {
+    {.kind = ACTIVATION_SILU, .alpha = 1.702f, .limit = 1.1f}, true};
 
 typedef struct loss_params {
     int32_t lengths[OP_SEGMENTS_MAX];
     int32_t vocab;
+    float cap;
 } loss_params;
 
 enum { LOSS_LOGITS, LOSS_LOSS, LOSS_WEIGHT, LOSS_D_LOGITS };
@@ -615,8 +737,10 @@ static void loss_pass(op_run *run, bool gradient) {
     int64_t n = run->batch.tokens.n;
     device_array *work = op_at(run, LOSS_D_LOGITS);
     run->dev->ops->copy(run->dev, work, op_at(run, LOSS_LOGITS), n * p->vocab);
+    if (p->cap > 0)
+        run->dev->ops->soft_cap(run->dev, work, 1, (double)p->cap, n * p->vocab);
     run->dev->ops->cross_entropy(run->dev, op_at(run, LOSS_LOSS), work, run->batch.targets,
-                                 run->batch.weights, n, p->vocab, gradient);
+                                 run->batch.weights, n, p->vocab, (double)p->cap, gradient);
 }
 
 static void forward_loss(op_run *run) {
@@ -629,6 +753,135 @@ static void backward_loss(op_run *run) {
 
 static const loss_params loss_odd = {.lengths = {4, 3}, .vocab = 1037};
 static const loss_params loss_tiny = {.lengths = {2}, .vocab = 3};
+static const loss_params loss_capped = {.lengths = {5}, .vocab = 45, .cap = 1.25f};
+
+/* ---- routing: weights of the experts chosen; the choice itself has no gradient ---- */
+
+enum { ROUTE_LOGITS, ROUTE_WEIGHTS, ROUTE_D_WEIGHTS, ROUTE_D_LOGITS, ROUTE_CORRECTION };
+
+typedef struct route_state {
+    route_call call;
+    int32_t choice[64 * 4];
+} route_state;
+
+static void build_route(op_run *run, backend *dev, uint64_t seed, const void *params) {
+    const route_call *call = params;
+    op_run_begin(run, dev, seed, glu_lengths, NULL, 10);
+    run->params = params;
+    op_array_add_tokens(run, "logits", call->n_experts, ROLE_INPUT, -1);
+    op_array_add_tokens(run, "weights", call->n_chosen, ROLE_OUTPUT, -1);
+    op_array_add_tokens(run, "d_weights", call->n_chosen, ROLE_COTANGENT, ROUTE_WEIGHTS);
+    op_array_add_tokens(run, "d_logits", call->n_experts, ROLE_GRADIENT, ROUTE_LOGITS);
+    route_state *state = calloc(1, sizeof *state);
+    assert(state);
+    run->state = state;
+    state->call = *call;
+    if (call->kind == ROUTER_SIGMOID) {
+        op_array_add(run, "correction", call->n_experts, ROLE_INPUT, -1);
+        state->call.correction = op_at(run, ROUTE_CORRECTION);
+    }
+}
+
+static void forward_route(op_run *run) {
+    route_state *state = run->state;
+    run->dev->ops->route_fwd(run->dev, op_at(run, ROUTE_WEIGHTS), state->choice,
+                             op_at(run, ROUTE_LOGITS), &state->call, run->batch.tokens.n);
+}
+
+static void backward_route(op_run *run) {
+    const route_state *state = run->state;
+    run->dev->ops->route_bwd(run->dev, op_at(run, ROUTE_D_LOGITS), op_at(run, ROUTE_D_WEIGHTS),
+                             op_at(run, ROUTE_LOGITS), state->choice, &state->call,
+                             run->batch.tokens.n);
+}
+
+static const route_call route_all = {
+    .kind = ROUTER_SOFTMAX, .n_experts = 7, .n_chosen = 3, .scale = 1, .n_groups = 1};
+static const route_call route_normed = {.kind = ROUTER_SOFTMAX,
+                                        .n_experts = 7,
+                                        .n_chosen = 3,
+                                        .normalises = true,
+                                        .scale = 1,
+                                        .n_groups = 1};
+static const route_call route_chosen = {
+    .kind = ROUTER_SOFTMAX_CHOSEN, .n_experts = 5, .n_chosen = 2, .scale = 1, .n_groups = 1};
+static const route_call route_sigmoid = {.kind = ROUTER_SIGMOID,
+                                         .n_experts = 8,
+                                         .n_chosen = 3,
+                                         .normalises = true,
+                                         .scale = 2.5f,
+                                         .n_groups = 4,
+                                         .n_chosen_groups = 2};
+
+/* ---- clamp, blocks ---- */
+
+enum { CLAMP_X, CLAMP_Y, CLAMP_DY, CLAMP_DX };
+static const double CLAMP_LIMIT = 0.8;
+
+static void build_clamp(op_run *run, backend *dev, uint64_t seed, const void *params) {
+    (void)params;
+    op_run_begin(run, dev, seed, glu_lengths, NULL, 10);
+    op_array_add_tokens(run, "x", GLU_WIDTH, ROLE_INPUT, -1);
+    op_array_add_tokens(run, "y", GLU_WIDTH, ROLE_OUTPUT, -1);
+    op_array_add_tokens(run, "dy", GLU_WIDTH, ROLE_COTANGENT, CLAMP_Y);
+    op_array_add_tokens(run, "dx", GLU_WIDTH, ROLE_GRADIENT, CLAMP_X);
+}
+
+static void forward_clamp(op_run *run) {
+    int64_t n = run->batch.tokens.n * GLU_WIDTH;
+    run->dev->ops->copy(run->dev, op_at(run, CLAMP_Y), op_at(run, CLAMP_X), n);
+    run->dev->ops->clamp(run->dev, op_at(run, CLAMP_Y), CLAMP_LIMIT, n);
+}
+
+static void backward_clamp(op_run *run) {
+    int64_t n = run->batch.tokens.n * GLU_WIDTH;
+    run->dev->ops->copy(run->dev, op_at(run, CLAMP_DX), op_at(run, CLAMP_DY), n);
+    run->dev->ops->clamp_bwd(run->dev, op_at(run, CLAMP_DX), op_at(run, CLAMP_Y), CLAMP_LIMIT, n);
+}
+
+/* Three blocks of 19 of each row of 67 come together as [3 * 19]; backward sums nothing twice. Then
+ * their sum. */
+enum {
+    BLOCKS_X,
+    BLOCKS_Y,
+    BLOCKS_SUM,
+    BLOCKS_DY,
+    BLOCKS_D_SUM,
+    BLOCKS_DX,
+    N_BLOCKS = 3,
+    BLOCK = 19
+};
+static const block_places blocks_spread = {GLU_WIDTH, 24}, blocks_close = {N_BLOCKS * BLOCK, BLOCK},
+                          blocks_one = {BLOCK, 0};
+
+static void build_blocks(op_run *run, backend *dev, uint64_t seed, const void *params) {
+    (void)params;
+    op_run_begin(run, dev, seed, glu_lengths, NULL, 10);
+    op_array_add_tokens(run, "x", GLU_WIDTH, ROLE_INPUT, -1);
+    op_array_add_tokens(run, "y", (int64_t)N_BLOCKS * BLOCK, ROLE_OUTPUT, -1);
+    op_array_add_tokens(run, "sum", BLOCK, ROLE_OUTPUT, -1);
+    op_array_add_tokens(run, "dy", (int64_t)N_BLOCKS * BLOCK, ROLE_COTANGENT, BLOCKS_Y);
+    op_array_add_tokens(run, "d_sum", BLOCK, ROLE_COTANGENT, BLOCKS_SUM);
+    op_array_add_tokens(run, "dx", GLU_WIDTH, ROLE_GRADIENT, BLOCKS_X);
+}
+
+static void copy_blocks(op_run *run, int to, block_places to_places, int from,
+                        block_places from_places, bool add) {
+    run->dev->ops->copy_blocks(run->dev, op_at(run, to), to_places, op_at(run, from), from_places,
+                               run->batch.tokens.n, N_BLOCKS, BLOCK, add);
+}
+
+static void forward_blocks(op_run *run) {
+    run->dev->ops->fill(run->dev, op_at(run, BLOCKS_SUM), 0, run->batch.tokens.n * BLOCK);
+    copy_blocks(run, BLOCKS_Y, blocks_close, BLOCKS_X, blocks_spread, false);
+    copy_blocks(run, BLOCKS_SUM, blocks_one, BLOCKS_X, blocks_spread, true);
+}
+
+static void backward_blocks(op_run *run) {
+    run->dev->ops->fill(run->dev, op_at(run, BLOCKS_DX), 0, run->batch.tokens.n * GLU_WIDTH);
+    copy_blocks(run, BLOCKS_DX, blocks_spread, BLOCKS_DY, blocks_close, false);
+    copy_blocks(run, BLOCKS_DX, blocks_spread, BLOCKS_D_SUM, blocks_one, true);
+}
 
 /* ---- ops without a backward ---- */
 
@@ -711,6 +964,11 @@ const op_case op_cases[] = {
      16, false, false},
     {"linear_blocks", build_linear, forward_linear, backward_linear, &linear_blocks, true, 16, true,
      false},
+    {"linear_transposed", build_linear, forward_linear, backward_linear, &linear_transposed, true,
+     16, false, false},
+    {"linear_transposed_master", build_linear, forward_linear, backward_linear,
+     &linear_transposed_master, true, 16, false, false},
+
     {"linear_rounds", build_linear, forward_linear, backward_linear, &linear_rounds, true, 16, true,
      false},
     {"linear_ranks", build_linear, forward_linear, backward_linear, &linear_ranks, true, 16, true,
@@ -727,6 +985,16 @@ const op_case op_cases[] = {
     {"norm_hidden", build_norm, forward_norm, backward_norm, &norm_hidden, true, 8, false, false},
     {"norm_heads_add", build_norm, forward_norm, backward_norm, &norm_heads_add, true, 8, false,
      false},
+    {"norm_plus_one", build_norm, forward_norm, backward_norm, &norm_plus_one, true, 8, false,
+     false},
+    {"norm_layer", build_norm, forward_norm, backward_norm, &norm_layer, true, 8, false, false},
+    {"norm_layer_plain", build_norm, forward_norm, backward_norm, &norm_layer_plain, true, 8, false,
+     false},
+    {"norm_layer_heads", build_norm, forward_norm, backward_norm, &norm_layer_heads, true, 8, false,
+     false},
+    {"rope_partial", build_rope, forward_rope, backward_rope, &rope_partial, true, 4, false, false},
+    {"rope_interleaved", build_rope, forward_rope, backward_rope, &rope_interleaved, true, 4, false,
+     false},
     {"rope_odd", build_rope, forward_rope, backward_rope, &rope_odd, true, 4, false, false},
     {"attention_gqa", build_attention, forward_attention, backward_attention, &attention_gqa, true,
      32, false, true},
@@ -738,9 +1006,36 @@ const op_case op_cases[] = {
      true, 32, false, true},
     {"attention_wide", build_attention, forward_attention, backward_attention, &attention_wide,
      true, 32, false, true},
-    {"swiglu", build_swiglu, forward_swiglu, backward_swiglu, NULL, true, 8, false, false},
+    {"attention_capped", build_attention, forward_attention, backward_attention, &attention_capped,
+     true, 32, false, true},
+    {"attention_alibi", build_attention, forward_attention, backward_attention, &attention_alibi,
+     true, 32, false, true},
+    {"attention_alibi_rounded", build_attention, forward_attention, backward_attention,
+     &attention_alibi_rounded, true, 32, false, true},
+    {"attention_sinks", build_attention, forward_attention, backward_attention, &attention_sinks,
+     true, 32, false, true},
+    {"attention_latent", build_attention, forward_attention, backward_attention, &attention_latent,
+     true, 32, false, true},
+    {"swiglu", build_gated, forward_gated, backward_gated, &swiglu, true, 8, false, false},
+    {"geglu", build_gated, forward_gated, backward_gated, &geglu, true, 8, false, false},
+    {"silu", build_gated, forward_gated, backward_gated, &silu, true, 8, false, false},
+    {"gelu", build_gated, forward_gated, backward_gated, &gelu, true, 8, false, false},
+    {"gelu_tanh", build_gated, forward_gated, backward_gated, &gelu_tanh, true, 8, false, false},
+    {"relu", build_gated, forward_gated, backward_gated, &relu, true, 8, false, false},
+    {"swiglu_clamped", build_gated, forward_gated, backward_gated, &swiglu_clamped, true, 8, false,
+     false},
+    {"route_all", build_route, forward_route, backward_route, &route_all, true, 16, false, false},
+    {"route_normed", build_route, forward_route, backward_route, &route_normed, true, 16, false,
+     false},
+    {"route_chosen", build_route, forward_route, backward_route, &route_chosen, true, 16, false,
+     false},
+    {"route_sigmoid", build_route, forward_route, backward_route, &route_sigmoid, true, 16, false,
+     false},
+    {"clamp", build_clamp, forward_clamp, backward_clamp, NULL, true, 2, false, false},
+    {"blocks", build_blocks, forward_blocks, backward_blocks, NULL, true, 2, false, false},
     {"loss_odd", build_loss, forward_loss, backward_loss, &loss_odd, true, 8, false, false},
     {"loss_tiny", build_loss, forward_loss, backward_loss, &loss_tiny, true, 8, false, false},
+    {"loss_capped", build_loss, forward_loss, backward_loss, &loss_capped, true, 8, false, false},
     {"adamw", build_adamw, forward_adamw, NULL, NULL, false, 8, false, false},
     {"plain", build_plain, forward_plain, NULL, NULL, false, 2, false, false},
 };

@@ -24,21 +24,24 @@ backend *test_backend(int which) {
 }
 
 /* A random tensor of the model being written. */
-static void random_tensor(named_tensor *out, const model_module *module, const char *suffix,
+static void random_tensor(named_tensor *out, const model_module *module, bool is_bias,
                           rng *random) {
-    bool is_matrix = module->cols > 0 && strcmp(suffix, "weight") == 0;
-    size_t n = (size_t)(module->rows * (is_matrix ? module->cols : 1));
+    tensor_view view = {.type = DTYPE_F32, .rank = 1, .shape = {module->rows}};
+    if (!is_bias)
+        view.rank = model_stored_shape(view.shape, module);
+    else if (module->n_stacked)
+        view = (tensor_view){
+            .type = DTYPE_F32, .rank = 2, .shape = {module->n_stacked, module->rows}};
+    size_t n = tensor_count(&view);
     char *name = malloc(128);
     float *values = mem_array(n, sizeof *values);
     assert_true(name && values);
-    snprintf(name, 128, "%s.%s", module->name, suffix);
+    model_tensor_name(name, 128, module, is_bias);
+    bool is_one = module->kind == MODULE_NORM && !is_bias;
     for (size_t i = 0; i < n; i++)
-        values[i] = (float)((module->kind == MODULE_NORM ? 1 : 0) + 0.3 * rng_normal(random));
-    out->name = name;
-    out->view = (tensor_view){.data = values,
-                              .type = DTYPE_F32,
-                              .rank = is_matrix ? 2 : 1,
-                              .shape = {module->rows, module->cols}};
+        values[i] = (float)((is_one ? 1 : 0) + 0.3 * rng_normal(random));
+    view.data = values;
+    *out = (named_tensor){.name = name, .view = view};
 }
 
 const char *model_case_write(const char *name, const char *config, uint64_t seed) {
@@ -48,7 +51,7 @@ const char *model_case_write(const char *name, const char *config, uint64_t seed
     model_spec spec;
     model_module *modules;
     json_t *parsed = NULL;
-    named_tensor tensors[256];
+    static named_tensor tensors[1024];
     size_t n, n_tensors = 0;
     rng random = rng_create(seed, 1);
     snprintf(folder, sizeof folders[0], "%s/%s", test_folder(), name);
@@ -58,9 +61,9 @@ const char *model_case_write(const char *name, const char *config, uint64_t seed
     assert_ok(model_modules(&modules, &n, &spec, &test_error));
     for (size_t i = 0; i < n; i++) {
         if (!modules[i].is_tied)
-            random_tensor(&tensors[n_tensors++], &modules[i], "weight", &random);
+            random_tensor(&tensors[n_tensors++], &modules[i], false, &random);
         if (modules[i].has_bias)
-            random_tensor(&tensors[n_tensors++], &modules[i], "bias", &random);
+            random_tensor(&tensors[n_tensors++], &modules[i], true, &random);
     }
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
     assert_ok(safetensors_write(path, tensors, n_tensors, &test_error));
@@ -138,10 +141,10 @@ test_parameter *model_case_find(model_case *m, const char *name) {
     return NULL;
 }
 
-static freed_parameter free_tensor(model_case *m, const model_module *module, const char *suffix) {
+static freed_parameter free_tensor(model_case *m, const model_module *module, bool is_bias) {
     char name[128];
     tensor_view view;
-    snprintf(name, sizeof name, "%s.%s", module->name, suffix);
+    model_tensor_name(name, sizeof name, module, is_bias);
     assert_true(weight_source_tensor(&view, m->weights, name));
     test_parameter *p = model_case_parameter(m, name, &view, (int64_t)tensor_count(&view));
     return (freed_parameter){.value = p->value, .gradient = p->gradient, .is_freed = true};
@@ -150,15 +153,12 @@ static freed_parameter free_tensor(model_case *m, const model_module *module, co
 void model_case_train_all(model_case *m) {
     for (size_t i = 0; i < m->n_modules; i++) {
         const model_module *module = &m->modules[i];
-        if (module->kind == MODULE_NORM) {
-            *model_hooks_norm(&m->hooks, module) = free_tensor(m, module, "weight");
+        if (module->kind == MODULE_BUFFER)
             continue;
-        }
-        linear_hook *hook = model_hooks_linear(&m->hooks, module);
-        hook->weight =
-            module->is_tied ? m->hooks.embedding.weight : free_tensor(m, module, "weight");
+        *model_hooks_parameter(&m->hooks, module, false) =
+            module->is_tied ? m->hooks.embedding.weight : free_tensor(m, module, false);
         if (module->has_bias)
-            hook->bias = free_tensor(m, module, "bias");
+            *model_hooks_parameter(&m->hooks, module, true) = free_tensor(m, module, true);
     }
 }
 
@@ -171,6 +171,69 @@ static low_rank_term *new_term(model_case *m, linear_hook *hook) {
     assert_ptr_equal(&hook->terms[hook->n_terms], term);
     hook->n_terms++;
     return term;
+}
+
+/* B of stacked experts, as the experts' own one behind the other. */
+static test_parameter *stacked_b(model_case *m, const char *name, const tensor_view *b,
+                                 int32_t n_experts, int32_t rank) {
+    int64_t n = (int64_t)tensor_count(b);
+    test_parameter *p = model_case_parameter(m, name, NULL, n);
+    float *values = mem_array((size_t)n, sizeof *values);
+    assert_non_null(values);
+    assert_int_equal(b->type, DTYPE_F32);
+    p->n_experts = n_experts;
+    p->rank = rank;
+    for (int64_t i = 0; i < n; i++)
+        values[test_parameter_place(p, i)] = ((const float *)b->data)[i];
+    m->dev->ops->upload(m->dev, p->value, values, DTYPE_F32, n);
+    free(values);
+    return p;
+}
+
+static void stacked_term(model_case *m, int32_t layer, int32_t expert, expert_slot slot,
+                         const low_rank_term *of, int64_t b_first) {
+    linear_hook *hook = &m->hooks.layers[layer].experts[expert * N_EXPERT_SLOTS + (int32_t)slot];
+    low_rank_term *term = new_term(m, hook);
+    *term = *of;
+    term->b = array_at_const(m->dev, of->b, b_first);
+    term->db = array_at(m->dev, of->db, b_first);
+}
+
+/* LoRA on the parameters that hold all experts, as PEFT's target_parameters has it: under `name`
+ * one of the two products, with the rows of gate before those of up. */
+static bool train_stacked(model_case *m, const safetensors *files, int32_t layer,
+                          const char *name) {
+    char a_name[160], b_name[160];
+    tensor_view a, b;
+    const int64_t hidden = m->spec.hidden, width = m->spec.expert_intermediate;
+    snprintf(a_name, sizeof a_name, "base_model.model.model.layers.%d.mlp.%s.lora_A.weight", layer,
+             name);
+    snprintf(b_name, sizeof b_name, "base_model.model.model.layers.%d.mlp.%s.lora_B.weight", layer,
+             name);
+    if (!safetensors_find(&a, files, a_name) || !safetensors_find(&b, files, b_name))
+        return false;
+    int32_t experts = m->spec.n_experts, rank = (int32_t)(a.shape[0] / experts);
+    int64_t in = a.shape[1], out = b.shape[0];
+    test_parameter *pa = model_case_parameter(m, a_name, &a, (int64_t)tensor_count(&a));
+    test_parameter *pb = stacked_b(m, b_name, &b, experts, rank);
+    for (int32_t e = 0; e < experts; e++) {
+        low_rank_term term = {.a = array_at(m->dev, pa->value, e * rank * in),
+                              .da = array_at(m->dev, pa->gradient, e * rank * in),
+                              .b = array_at(m->dev, pb->value, e * out * rank),
+                              .db = array_at(m->dev, pb->gradient, e * out * rank),
+                              .scale = 2, /* alpha is twice r in every golden */
+                              .rank = rank,
+                              .job = -1};
+        if (in != hidden)
+            stacked_term(m, layer, e, EXPERT_DOWN, &term, 0);
+        else if (m->spec.family->expert_names[EXPERT_GATE_UP])
+            stacked_term(m, layer, e, EXPERT_GATE_UP, &term, 0);
+        else {
+            stacked_term(m, layer, e, EXPERT_GATE, &term, 0);
+            stacked_term(m, layer, e, EXPERT_UP, &term, width * rank);
+        }
+    }
+    return true;
 }
 
 void model_case_train_lora(model_case *m, const char *adapter_folder) {
@@ -194,6 +257,12 @@ void model_case_train_lora(model_case *m, const char *adapter_folder) {
                                 .scale = 2, /* alpha 8, r 4 */
                                 .rank = (int32_t)a.shape[0],
                                 .job = -1};
+    }
+    for (int32_t layer = 0; layer < m->spec.n_layers; layer++) {
+        if (!model_layer_is_sparse(&m->spec, layer))
+            continue;
+        train_stacked(m, files, layer, "experts.base_layer");
+        train_stacked(m, files, layer, "experts");
     }
     assert_int_equal(m->n_parameters, safetensors_count(files));
     safetensors_close(&files);

@@ -12,9 +12,19 @@ typedef struct test_parameter {
     char name[160];
     device_array *value, *gradient;
     int64_t n;
+    /* B of stacked experts lies [experts, out, rank]; in its file [out, rank, experts]. 0: as in the file. */
+    int32_t n_experts, rank;
 } test_parameter;
 
-enum { CASE_PARAMETERS_MAX = 512, CASE_TERMS_MAX = 256 };
+/* Where element i of the file lies in the parameter. */
+static inline int64_t test_parameter_place(const test_parameter *p, int64_t i) {
+    if (!p->n_experts)
+        return i;
+    int64_t expert = i % p->n_experts, row = i / p->n_experts;
+    return expert * (p->n / p->n_experts) + row;
+}
+
+enum { CASE_PARAMETERS_MAX = 1024, CASE_TERMS_MAX = 512 };
 
 typedef struct model_case {
     backend *dev;

@@ -65,10 +65,25 @@ static void run(algebra_context *c, backend *dev, pieces of, thread_task *task) 
     cpu_run_tasks(c->cpu, of.count, task, c);
 }
 
+/* Rows [begin, end), element by element: they lie apart. */
+static void load_transposed(const algebra_context *c, int64_t begin, int64_t end) {
+    const weight_ref *w = c->weight;
+    for (int64_t r = begin; r < end; r++)
+        for (int64_t j = 0; j < w->cols; j++)
+            c->cpu->rows->load(c->y + r * w->cols + j,
+                               (const char *)w->data +
+                                   (j * w->row_stride + r) * (int64_t)dtype_bytes(w->type),
+                               w->type, 1);
+}
+
 static void weight_load_task(void *context, int64_t i, int32_t thread) {
     (void)thread;
     const algebra_context *c = context;
     const weight_ref *w = c->weight;
+    if (w->is_transposed) {
+        load_transposed(c, piece_begin(&c->pieces, i), piece_end(&c->pieces, i));
+        return;
+    }
     for (int64_t r = piece_begin(&c->pieces, i); r < piece_end(&c->pieces, i); r++)
         c->cpu->rows->load(c->y + r * w->cols,
                            (const char *)w->data +

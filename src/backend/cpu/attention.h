@@ -38,7 +38,8 @@ typedef struct attention_run {
     const batch *batch;
     int32_t layer;
     int32_t group, chunks; /* query heads of one key head, and their pieces of ATTENTION_HEADS */
-    int64_t q_stride, kv_stride; /* elements from one token to the next */
+    int32_t value_dim;
+    int64_t q_stride, k_stride, v_stride, o_stride; /* elements from one token to the next */
     float *o_out, *lse_out;
     const float *q, *k, *v, *o, *d_o, *lse;
     float *dq, *dk, *dv;
@@ -66,7 +67,7 @@ typedef struct query_block {
 
 /* 64 keys at most, from the past or from the segment. */
 typedef struct key_block {
-    const float *k, *v; /* [count], rows kv_stride apart */
+    const float *k, *v; /* [count], rows k_stride and v_stride apart */
     int32_t place, count;
 } key_block;
 
@@ -82,8 +83,14 @@ bool sees_block(const attention_call *, int32_t first, int32_t n, const key_bloc
 void visible_keys(int32_t *begin, int32_t *end, const attention_call *, int32_t place,
                   const key_block *);
 
-/* s [queries, keys] = scale a b^T for packed a, b over head_dim. */
-void score_block(const attention_run *, float *s, const float *a, const float *b, int32_t queries,
-                 int32_t keys, float scale);
+/* s [queries, keys] = scale a b^T for packed a, b over k elements. */
+void product_block(const attention_run *, float *s, const float *a, const float *b, int32_t k,
+                   int32_t queries, int32_t keys, float scale);
+/* Soft cap and ALiBi on scores [begin, end) of the query at `place`. */
+void adjust_scores(const attention_run *, float *s, int32_t begin, int32_t end, int32_t head,
+                   int32_t place, const key_block *);
+static inline bool adjusts_scores(const attention_call *call) {
+    return call->soft_cap > 0 || call->slopes;
+}
 
 #endif

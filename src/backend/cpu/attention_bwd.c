@@ -18,10 +18,25 @@ typedef struct delta_context {
 static void delta_task(void *context, int64_t i, int32_t thread) {
     (void)thread;
     const delta_context *c = context;
-    int64_t head_dim = c->run->call->head_dim;
+    int64_t width = c->run->value_dim;
     for (int64_t r = piece_begin(&c->rows, i); r < piece_end(&c->rows, i); r++)
         c->run->delta[r] =
-            c->run->cpu->rows->dot(c->run->d_o + r * head_dim, c->run->o + r * head_dim, head_dim);
+            c->run->cpu->rows->dot(c->run->d_o + r * width, c->run->o + r * width, width);
+}
+
+/* The sinks' gradients: -p D, over the grid's blocks in order; p is the sink's share of the
+ * softmax. */
+static void add_sink_gradients(const attention_run *run) {
+    const token_rows *tokens = &run->batch->tokens;
+    const float *sinks = cpu_array_const(run->call->sinks);
+    int32_t heads = run->call->n_heads;
+    for (int32_t h = 0; h < heads; h++)
+        for (int32_t g = 0; g < tokens->n_grid; g++) {
+            float sum = 0;
+            for (int64_t t = tokens->grid[g]; t < tokens->grid[g + 1]; t++)
+                sum += expf(sinks[h] - run->lse[t * heads + h]) * run->delta[t * heads + h];
+            cpu_array(run->call->d_sinks)[h] -= sum;
+        }
 }
 
 /* ---- one block ---- */
@@ -35,7 +50,8 @@ static int64_t row_of(const attention_run *run, const query_block *q, int32_t h,
 static void score_gradients(const attention_run *run, attention_scratch *m, const query_block *q,
                             int32_t h, const key_block *keys) {
     const row_kernels *rows = run->cpu->rows;
-    float scale = run->call->scale;
+    float scale = run->call->scale, cap = run->call->soft_cap, capped[ATTENTION_BLOCK];
+    bool adjusts = adjusts_scores(run->call);
     for (int32_t r = 0; r < q->count; r++) {
         float *s = m->s + r * ATTENTION_BLOCK, *ds = m->ds + r * ATTENTION_BLOCK;
         int64_t row = row_of(run, q, h, r);
@@ -45,48 +61,65 @@ static void score_gradients(const attention_run *run, attention_scratch *m, cons
         rows->fill(ds, 0, begin);
         rows->fill(s + end, 0, keys->count - end);
         rows->fill(ds + end, 0, keys->count - end);
+        if (adjusts)
+            adjust_scores(run, s, begin, end, q->head + h, q->place + r, keys);
+        if (cap > 0)
+            memcpy(capped, s + begin, (size_t)(end - begin) * sizeof *s);
         rows->exp_row(s + begin, s + begin, run->lse[row], end - begin);
         rows->softmax_bwd(ds + begin, s + begin, run->delta[row], scale, end - begin);
+        if (cap > 0)
+            rows->soft_cap_slope(ds + begin, capped, cap, end - begin);
     }
 }
 
-static gemm_operand head_rows(const attention_run *run, const float *x, const query_block *q,
+/* Rows of q, or of o and d_o, of one head. */
+static gemm_operand head_rows(const float *x, int64_t stride, int32_t width, const query_block *q,
                               int32_t h, bool is_k_major) {
-    return (gemm_operand){.data = x + q->token * run->q_stride +
-                                  (q->head + h) * (int64_t)run->call->head_dim,
+    return (gemm_operand){.data = x + q->token * stride + (q->head + h) * (int64_t)width,
                           .type = DTYPE_F32,
-                          .stride = run->q_stride,
+                          .stride = stride,
                           .is_k_major = is_k_major};
+}
+
+static gemm_operand query_rows(const attention_run *run, const query_block *q, int32_t h,
+                               bool is_k_major) {
+    return head_rows(run->q, run->q_stride, run->call->head_dim, q, h, is_k_major);
+}
+
+static gemm_operand d_o_rows(const attention_run *run, const query_block *q, int32_t h,
+                             bool is_k_major) {
+    return head_rows(run->d_o, run->o_stride, run->value_dim, q, h, is_k_major);
 }
 
 static void pack_heads(const attention_run *run, attention_scratch *m, const query_block *q) {
     for (int32_t h = 0; h < q->n_heads; h++) {
-        gemm_operand rows = head_rows(run, run->q, q, h, false);
+        gemm_operand rows = query_rows(run, q, h, false);
         gemm_pack_a(run->cpu->gemm, m->q[h], &rows, 0, q->count, 0, run->call->head_dim);
-        rows = head_rows(run, run->d_o, q, h, false);
-        gemm_pack_a(run->cpu->gemm, m->d_o[h], &rows, 0, q->count, 0, run->call->head_dim);
+        rows = d_o_rows(run, q, h, false);
+        gemm_pack_a(run->cpu->gemm, m->d_o[h], &rows, 0, q->count, 0, run->value_dim);
     }
 }
 
 static void pack_keys(const attention_run *run, attention_scratch *m, const key_block *keys) {
-    gemm_operand rows = {.data = keys->k, .type = DTYPE_F32, .stride = run->kv_stride};
+    gemm_operand rows = {.data = keys->k, .type = DTYPE_F32, .stride = run->k_stride};
     gemm_pack_b(run->cpu->gemm, m->k, &rows, 0, keys->count, 0, run->call->head_dim);
-    rows.data = keys->v;
-    gemm_pack_b(run->cpu->gemm, m->v, &rows, 0, keys->count, 0, run->call->head_dim);
+    rows = (gemm_operand){.data = keys->v, .type = DTYPE_F32, .stride = run->v_stride};
+    gemm_pack_b(run->cpu->gemm, m->v, &rows, 0, keys->count, 0, run->value_dim);
 }
 
 static void block_gradients(const attention_run *run, attention_scratch *m, const query_block *q,
                             int32_t h, const key_block *keys) {
-    score_block(run, m->s, m->q[h], m->k, q->count, keys->count, run->call->scale);
-    score_block(run, m->ds, m->d_o[h], m->v, q->count, keys->count, 1);
+    product_block(run, m->s, m->q[h], m->k, run->call->head_dim, q->count, keys->count,
+                  run->call->scale);
+    product_block(run, m->ds, m->d_o[h], m->v, run->value_dim, q->count, keys->count, 1);
     score_gradients(run, m, q, h, keys);
 }
 
-/* c [rows, head_dim] (+)= a b: a is s or ds [query, key] (turned when is_k_major), b packed over
- * its rows. */
+/* c [rows, cols] (+)= a b: a is s or ds [query, key] (turned when is_k_major), b packed over its
+ * rows. */
 static void add_block(const attention_run *run, attention_scratch *m, float *c, int64_t c_stride,
-                      const float *a, bool is_k_major, const float *b, int32_t rows, int32_t k,
-                      bool add) {
+                      int32_t cols, const float *a, bool is_k_major, const float *b, int32_t rows,
+                      int32_t k, bool add) {
     gemm_operand operand = {a, DTYPE_F32, ATTENTION_BLOCK, is_k_major};
     gemm_pack_a(run->cpu->gemm, m->panels, &operand, 0, rows, 0, k);
     gemm_block block = {.c = c,
@@ -94,7 +127,7 @@ static void add_block(const attention_run *run, attention_scratch *m, float *c, 
                         .a = m->panels,
                         .b = b,
                         .rows = rows,
-                        .cols = run->call->head_dim,
+                        .cols = cols,
                         .k = k,
                         .scale = 1,
                         .add = add};
@@ -112,7 +145,7 @@ static void zero_dq(const attention_run *run, int32_t begin, int32_t end, int32_
 
 static void pack_keys_for_dq(const attention_run *run, attention_scratch *m,
                              const key_block *keys) {
-    gemm_operand k = {keys->k, DTYPE_F32, run->kv_stride, true};
+    gemm_operand k = {keys->k, DTYPE_F32, run->k_stride, true};
     gemm_pack_b(run->cpu->gemm, m->k_by_keys, &k, 0, run->call->head_dim, 0, keys->count);
 }
 
@@ -120,7 +153,8 @@ static void pack_keys_for_dq(const attention_run *run, attention_scratch *m,
 static void add_dq(const attention_run *run, attention_scratch *m, const query_block *q, int32_t h,
                    const key_block *keys) {
     float *dq = run->dq + q->token * run->q_stride + (q->head + h) * (int64_t)run->call->head_dim;
-    add_block(run, m, dq, run->q_stride, m->ds, false, m->k_by_keys, q->count, keys->count, true);
+    add_block(run, m, dq, run->q_stride, run->call->head_dim, m->ds, false, m->k_by_keys, q->count,
+              keys->count, true);
 }
 
 static void dq_task(void *context, int64_t i, int32_t thread) {
@@ -162,16 +196,16 @@ static void add_queries(const attention_run *run, attention_scratch *m, const qu
     for (int32_t h = 0; h < q->n_heads; h++) {
         block_gradients(run, m, q, h, keys);
         if (to->dv) {
-            gemm_operand d_o = head_rows(run, run->d_o, q, h, true);
-            gemm_pack_b(run->cpu->gemm, m->by_keys, &d_o, 0, run->call->head_dim, 0, q->count);
-            add_block(run, m, to->dv, run->kv_stride, m->s, true, m->by_keys, keys->count, q->count,
-                      to->add);
+            gemm_operand d_o = d_o_rows(run, q, h, true);
+            gemm_pack_b(run->cpu->gemm, m->by_keys, &d_o, 0, run->value_dim, 0, q->count);
+            add_block(run, m, to->dv, run->v_stride, run->value_dim, m->s, true, m->by_keys,
+                      keys->count, q->count, to->add);
         }
         if (to->dk) {
-            gemm_operand rows = head_rows(run, run->q, q, h, true);
+            gemm_operand rows = query_rows(run, q, h, true);
             gemm_pack_b(run->cpu->gemm, m->by_keys, &rows, 0, run->call->head_dim, 0, q->count);
-            add_block(run, m, to->dk, run->kv_stride, m->ds, true, m->by_keys, keys->count,
-                      q->count, to->add);
+            add_block(run, m, to->dk, run->k_stride, run->call->head_dim, m->ds, true, m->by_keys,
+                      keys->count, q->count, to->add);
         }
         if (to->makes_dq)
             add_dq(run, m, q, h, keys);
@@ -214,9 +248,10 @@ static void add_segment(const attention_run *run, attention_scratch *m,
 /* The gradients of the segment's own key block `own` (counted from its first token). */
 static key_gradients own_gradients(const attention_run *run, const segment *seg, int32_t own,
                                    int32_t kv_head) {
-    int64_t offset = (seg->token_begin + (int64_t)own * ATTENTION_BLOCK) * run->kv_stride +
-                     (int64_t)kv_head * run->call->head_dim;
-    return (key_gradients){.dk = run->dk + offset, .dv = run->dv + offset};
+    int64_t row = seg->token_begin + (int64_t)own * ATTENTION_BLOCK;
+    return (key_gradients){.dk = run->dk + row * run->k_stride +
+                                 (int64_t)kv_head * run->call->head_dim,
+                           .dv = run->dv + row * run->v_stride + (int64_t)kv_head * run->value_dim};
 }
 
 static void own_keys_task(void *context, int64_t i, int32_t thread) {
@@ -259,10 +294,11 @@ static void past_keys_task(void *context, int64_t i, int32_t thread) {
         const kv_view *past = placed.past;
         if (!past || !(past->dk || past->dv) || j * ATTENTION_BLOCK >= past->length)
             continue;
-        int64_t offset =
-            (int64_t)j * ATTENTION_BLOCK * run->kv_stride + (int64_t)kv_head * run->call->head_dim;
-        key_gradients to = {.dk = past->dk ? cpu_array(past->dk) + offset : NULL,
-                            .dv = past->dv ? cpu_array(past->dv) + offset : NULL,
+        int64_t row = (int64_t)j * ATTENTION_BLOCK;
+        int64_t k_offset = row * run->k_stride + (int64_t)kv_head * run->call->head_dim;
+        int64_t v_offset = row * run->v_stride + (int64_t)kv_head * run->value_dim;
+        key_gradients to = {.dk = past->dk ? cpu_array(past->dk) + k_offset : NULL,
+                            .dv = past->dv ? cpu_array(past->dv) + v_offset : NULL,
                             .add = true};
         add_segment(run, cpu_scratch(run->cpu, thread), &placed, kv_head, j, to);
     }
@@ -317,8 +353,10 @@ void cpu_attention_bwd(backend *dev, device_array *dq, device_array *dk, device_
     run.k = cpu_array_const(k);
     run.v = cpu_array_const(v);
     delta_context delta = {
-        .run = &run, .rows = pieces_of_rows((int64_t)b->tokens.n * call->n_heads, call->head_dim)};
+        .run = &run, .rows = pieces_of_rows((int64_t)b->tokens.n * call->n_heads, run.value_dim)};
     cpu_run_tasks(run.cpu, delta.rows.count, delta_task, &delta);
+    if (call->d_sinks)
+        add_sink_gradients(&run);
     if (is_one_pass(&run)) {
         cpu_run_tasks(run.cpu, (int64_t)b->n_segments * call->n_kv_heads, segment_task, &run);
     } else {

@@ -72,7 +72,7 @@ typedef struct table_context {
     float *d_table;
     const float *dy;
     const int32_t *ids;
-    int32_t n;
+    int32_t n, padding_id;
     int64_t cols;
     pieces columns;
 } table_context;
@@ -83,7 +83,9 @@ static void table_task(void *context, int64_t i, int32_t thread) {
     const table_context *c = context;
     int64_t begin = piece_begin(&c->columns, i), n = piece_end(&c->columns, i) - begin;
     for (int32_t t = 0; t < c->n; t++)
-        c->cpu->rows->add(c->d_table + c->ids[t] * c->cols + begin, c->dy + t * c->cols + begin, n);
+        if (c->ids[t] != c->padding_id)
+            c->cpu->rows->add(c->d_table + c->ids[t] * c->cols + begin, c->dy + t * c->cols + begin,
+                              n);
 }
 
 /* One grid block of tokens and some of a term's ranks. */
@@ -92,7 +94,7 @@ typedef struct embed_block {
     const low_rank_term *term;
     const int32_t *ids;
     const float *dy; /* [n, cols] */
-    int32_t n, first_rank, n_ranks;
+    int32_t n, padding_id, first_rank, n_ranks;
     int64_t vocab, cols;
 } embed_block;
 
@@ -129,11 +131,13 @@ static void add_da(const embed_block *k, float *d_xa) {
     float *da = cpu_array(k->term->da);
     for (int32_t r = 0; r < k->n_ranks; r++)
         for (int32_t t = 0; t < k->n; t++)
-            da[(k->first_rank + r) * k->vocab + k->ids[t]] += d_xa[t * k->n_ranks + r];
+            if (k->ids[t] != k->padding_id)
+                da[(k->first_rank + r) * k->vocab + k->ids[t]] += d_xa[t * k->n_ranks + r];
 }
 
 static void term_bwd(cpu_backend *cpu, const low_rank_term *term, const float *dy,
-                     const weight_ref *table, const int32_t *ids, const token_rows *tokens) {
+                     const weight_ref *table, const int32_t *ids, int32_t padding_id,
+                     const token_rows *tokens) {
     int32_t begin, end, first, last;
     cpu_term_rows(&begin, &end, term, tokens);
     cpu_grid_of(&first, &last, tokens, begin, end);
@@ -144,6 +148,7 @@ static void term_bwd(cpu_backend *cpu, const low_rank_term *term, const float *d
                                  .ids = ids + tokens->grid[g],
                                  .dy = dy + tokens->grid[g] * table->cols,
                                  .n = tokens->grid[g + 1] - tokens->grid[g],
+                                 .padding_id = padding_id,
                                  .first_rank = r,
                                  .n_ranks = term->rank - r < RANKS ? term->rank - r : RANKS,
                                  .vocab = table->rows,
@@ -159,16 +164,17 @@ static void term_bwd(cpu_backend *cpu, const low_rank_term *term, const float *d
 
 void cpu_embed_bwd(backend *dev, device_array *d_table, const device_array *dy,
                    const weight_ref *table, const low_rank_term *terms, int32_t n_terms,
-                   const int32_t *ids, const token_rows *tokens) {
+                   const int32_t *ids, int32_t padding_id, const token_rows *tokens) {
     table_context context = {.cpu = cpu_of(dev),
                              .d_table = cpu_array(d_table),
                              .dy = cpu_array_const(dy),
                              .ids = ids,
                              .n = tokens->n,
+                             .padding_id = padding_id,
                              .cols = table->cols,
                              .columns = pieces_of(table->cols, 64)};
     if (d_table)
         cpu_run_tasks(context.cpu, context.columns.count, table_task, &context);
     for (int32_t i = 0; i < n_terms; i++)
-        term_bwd(context.cpu, &terms[i], context.dy, table, ids, tokens);
+        term_bwd(context.cpu, &terms[i], context.dy, table, ids, padding_id, tokens);
 }

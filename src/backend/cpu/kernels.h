@@ -44,6 +44,12 @@ typedef struct dropout_row { /* of one token's row */
     float factor;               /* of what is kept */
 } dropout_row;
 
+typedef struct norm_row {       /* what a row's norm takes, see ops.h */
+    const float *weight, *bias; /* [n]; NULL: 1 and 0 */
+    float eps, offset;          /* added to the weight */
+    bool is_centred;
+} norm_row;
+
 /* Rows of n elements. Sums go into 16 lanes (element i into lane i % 16), added pairwise at the
  * end. */
 typedef struct row_kernels {
@@ -55,17 +61,24 @@ typedef struct row_kernels {
     float (*dot)(const float *a, const float *b, int64_t n);
     float (*max)(const float *x, int64_t n); /* -inf for n = 0; NaN are skipped */
 
-    float (*rmsnorm_fwd)(float *y, const float *x, const float *w, float eps,
-                         int64_t n); /* returns rstd */
-    void (*rmsnorm_bwd)(float *dx, const float *dy, const float *x, const float *w, float rstd,
-                        int64_t n, bool add);
-    void (*rmsnorm_weight_bwd)(float *dw, const float *dy, const float *x, float rstd,
-                               int64_t n); /* dw += */
-    void (*rope)(float *x, const float *cos, const float *sin, int64_t half,
-                 bool inverse); /* one head */
-    void (*swiglu_fwd)(float *h, const float *gate, const float *up, int64_t n);
-    void (*swiglu_bwd)(float *d_gate, float *d_up, const float *dh, const float *gate,
-                       const float *up, int64_t n);
+    float (*norm_fwd)(float *y, const float *x, const norm_row *, int64_t n); /* returns rstd */
+    void (*norm_bwd)(float *dx, const float *dy, const float *x, const norm_row *, float rstd,
+                     int64_t n, bool add);
+    float (*mean)(const float *x, int64_t n);
+    /* dw += dy (x - mean) rstd */
+    void (*norm_weight_bwd)(float *dw, const float *dy, const float *x, float mean, float rstd,
+                            int64_t n);
+    /* One head's pairs (x[i], x[half + i]), or (x[2i], x[2i + 1]). */
+    void (*rope)(float *x, const float *cos, const float *sin, int64_t half, bool inverse);
+    void (*rope_interleaved)(float *x, const float *cos, const float *sin, int64_t half,
+                             bool inverse);
+    void (*gated_fwd)(float *h, const float *gate, const float *up, const gate_call *, int64_t n);
+    void (*gated_bwd)(float *d_gate, float *d_up, const float *dh, const float *gate,
+                      const float *up, const gate_call *, int64_t n);
+    /* y = cap tanh(scale y / cap) */
+    void (*soft_cap)(float *y, float scale, float cap, int64_t n);
+    /* y *= 1 - (x / cap)^2 */
+    void (*soft_cap_slope)(float *y, const float *x, float cap, int64_t n);
 
     /* p = exp(x - shift), which is at most e^88, or zero below e^-87; returns the sum. p may alias
      * x. */
@@ -73,7 +86,8 @@ typedef struct row_kernels {
     /* dp = scale p (dp - delta), in place: the gradient of scores before scaling. */
     void (*softmax_bwd)(float *dp, const float *p, float delta, float scale, int64_t n);
     /* See ops.h; returns the loss. */
-    float (*cross_entropy)(float *logits, int32_t target, float weight, int64_t n, bool gradient);
+    float (*cross_entropy)(float *logits, int32_t target, float weight, float cap, int64_t n,
+                           bool gradient);
 
     /* y (+)= x * (kept ? factor : 0) */
     void (*dropout)(float *y, const float *x, const dropout_row *, int64_t n, bool add);

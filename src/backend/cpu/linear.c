@@ -55,9 +55,12 @@ static gemm_operand k_major_operand(const float *x, int64_t stride) {
     return (gemm_operand){.data = x, .type = DTYPE_F32, .stride = stride, .is_k_major = true};
 }
 
-static gemm_operand weight_operand(const weight_ref *w, bool is_k_major) {
-    return (gemm_operand){
-        .data = w->data, .type = w->type, .stride = w->row_stride, .is_k_major = is_k_major};
+/* The weight as the B operand of a product over its columns, or over its rows. */
+static gemm_operand weight_operand(const weight_ref *w, bool is_over_rows) {
+    return (gemm_operand){.data = w->data,
+                          .type = w->type,
+                          .stride = w->row_stride,
+                          .is_k_major = is_over_rows != w->is_transposed};
 }
 
 /* ---- frozen weights in fewer bits ---- */
@@ -461,12 +464,16 @@ static void branch_gradients(const linear_run *run, const linear_branch *branch,
         before += term->rank;
     }
     if (call->d_weight) {
+        bool turned = call->weight.is_transposed;
         gemm_product d_weight = {.c = cpu_array(call->d_weight),
-                                 .c_stride = run->in,
-                                 .rows = out,
-                                 .cols = run->in,
+                                 .c_stride = turned ? out : run->in,
+                                 .rows = turned ? run->in : out,
+                                 .cols = turned ? out : run->in,
                                  .scale = 1};
-        run_gradient(run, &d_weight, dy, out, x, run->in, 0, run->tokens->n);
+        if (turned)
+            run_gradient(run, &d_weight, x, run->in, dy, out, 0, run->tokens->n);
+        else
+            run_gradient(run, &d_weight, dy, out, x, run->in, 0, run->tokens->n);
     }
     if (call->d_bias)
         cpu_sum_rows(run->cpu, cpu_array(call->d_bias), dy, out, 1, run->tokens, 0, run->tokens->n);

@@ -193,31 +193,69 @@ static float row_max(const float *x, int64_t n) {
 
 /* ---- norms, rotation, activation ---- */
 
-static float row_rmsnorm_fwd(float *y, const float *x, const float *w, float eps, int64_t n) {
-    float rstd = 1.0f / sqrtf(row_dot(x, x, n) / (float)n + eps);
+static float row_mean(const float *x, int64_t n) {
+    lanes sum = {0};
     for (int64_t i = 0; i < n; i += LANES)
-        row_put(y, row_get(x, i, n) * rstd * row_get(w, i, n), i, n);
+        sum += row_get(x, i, n);
+    return lanes_sum(sum) / (float)n;
+}
+
+INLINE lanes norm_weight_get(const norm_row *row, int64_t i, int64_t n) {
+    return (row->weight ? row_get(row->weight, i, n) : lanes_of(1.0f)) + row->offset;
+}
+
+/* Elements past the row count as 0, not as -mean. */
+static float centred_squares(const float *x, float mean, int64_t n) {
+    lanes sum = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        lanes d = lanes_load(x + i) - mean;
+        sum += d * d;
+    }
+    if (i < n) {
+        lanes d = lanes_load_part(x + i, n - i, mean) - mean;
+        sum += d * d;
+    }
+    return lanes_sum(sum);
+}
+
+static float row_norm_fwd(float *y, const float *x, const norm_row *row, int64_t n) {
+    float mean = row->is_centred ? row_mean(x, n) : 0.0f;
+    float squares = row->is_centred ? centred_squares(x, mean, n) : row_dot(x, x, n);
+    float rstd = 1.0f / sqrtf(squares / (float)n + row->eps);
+    for (int64_t i = 0; i < n; i += LANES) {
+        lanes value = (row_get(x, i, n) - mean) * rstd * norm_weight_get(row, i, n);
+        row_put(y, row->bias ? value + row_get(row->bias, i, n) : value, i, n);
+    }
     return rstd;
 }
 
-/* dx = rstd (w dy - xhat mean(w dy xhat)), xhat = x rstd */
-static void row_rmsnorm_bwd(float *dx, const float *dy, const float *x, const float *w, float rstd,
-                            int64_t n, bool add) {
-    lanes sum = {0};
-    for (int64_t i = 0; i < n; i += LANES)
-        sum += row_get(w, i, n) * row_get(dy, i, n) * (row_get(x, i, n) * rstd);
+/* With xhat = (x - mean) rstd, g = w dy: dx = rstd (g - mean(g) - xhat mean(g xhat)); mean(g) is
+ * left out where x is not centred. */
+static void row_norm_bwd(float *dx, const float *dy, const float *x, const norm_row *row,
+                         float rstd, int64_t n, bool add) {
+    float mean = row->is_centred ? row_mean(x, n) : 0.0f;
+    lanes sum = {0}, sum_g = {0};
+    for (int64_t i = 0; i < n; i += LANES) { /* dy past the row is 0 */
+        lanes g = norm_weight_get(row, i, n) * row_get(dy, i, n);
+        sum += g * ((row_get(x, i, n) - mean) * rstd);
+        sum_g += g;
+    }
     float projection = lanes_sum(sum) / (float)n;
+    float mean_g = row->is_centred ? lanes_sum(sum_g) / (float)n : 0.0f;
     for (int64_t i = 0; i < n; i += LANES) {
-        lanes xhat = row_get(x, i, n) * rstd;
-        lanes value = rstd * (row_get(w, i, n) * row_get(dy, i, n) - xhat * projection);
+        lanes xhat = (row_get(x, i, n) - mean) * rstd;
+        lanes g = norm_weight_get(row, i, n) * row_get(dy, i, n);
+        lanes value = rstd * (g - mean_g - xhat * projection);
         row_put(dx, add ? row_get(dx, i, n) + value : value, i, n);
     }
 }
 
-static void row_rmsnorm_weight_bwd(float *dw, const float *dy, const float *x, float rstd,
-                                   int64_t n) {
+static void row_norm_weight_bwd(float *dw, const float *dy, const float *x, float mean, float rstd,
+                                int64_t n) {
     for (int64_t i = 0; i < n; i += LANES)
-        row_put(dw, row_get(dw, i, n) + row_get(dy, i, n) * (row_get(x, i, n) * rstd), i, n);
+        row_put(dw, row_get(dw, i, n) + row_get(dy, i, n) * ((row_get(x, i, n) - mean) * rstd), i,
+                n);
 }
 
 static void row_rope(float *x, const float *cosines, const float *sines, int64_t half,
@@ -231,20 +269,168 @@ static void row_rope(float *x, const float *cosines, const float *sines, int64_t
     }
 }
 
-static void row_swiglu_fwd(float *h, const float *gate, const float *up, int64_t n) {
-    for (int64_t i = 0; i < n; i += LANES) {
-        lanes g = row_get(gate, i, n);
-        row_put(h, g * lanes_sigmoid(g) * row_get(up, i, n), i, n);
+static void row_rope_interleaved(float *x, const float *cosines, const float *sines, int64_t half,
+                                 bool inverse) {
+    float sign = inverse ? -1.0f : 1.0f;
+    for (int64_t i = 0; i < half; i++) {
+        float first = x[2 * i], second = x[2 * i + 1], s = sines[i] * sign;
+        x[2 * i] = first * cosines[i] - second * s;
+        x[2 * i + 1] = second * cosines[i] + first * s;
     }
 }
 
-static void row_swiglu_bwd(float *d_gate, float *d_up, const float *dh, const float *gate,
-                           const float *up, int64_t n) {
+enum { GATE_CLAMPED = N_ACTIVATIONS }; /* gate_call.limit > 0 */
+
+/* Phi(x), the normal distribution's share below x; libm's erfcf, lane by lane. */
+INLINE lanes lanes_normal_share(lanes v) {
+    float x[LANES];
+    lanes_store(x, v);
+    for (int i = 0; i < LANES; i++)
+        x[i] = 0.5f * erfcf(x[i] * -0.707106781f);
+    return lanes_load(x);
+}
+
+/* 2 u of GELU's approximation, x 0.5 (1 + tanh u) = x sigmoid(2 u). */
+INLINE lanes lanes_gelu_argument(lanes x) {
+    return 1.59576912f * (x + 0.044715f * x * x * x);
+}
+
+/* x above the limit becomes the limit; NaN stays. */
+INLINE lanes lanes_at_most(lanes x, float limit) {
+    return lanes_select(x > limit, lanes_of(limit), x);
+}
+
+INLINE lanes lanes_activation(lanes x, const int kind, const gate_call *call) {
+    switch (kind) {
+    case ACTIVATION_GELU:
+        return x * lanes_normal_share(x);
+    case ACTIVATION_GELU_TANH:
+        return x * lanes_sigmoid(lanes_gelu_argument(x));
+    case ACTIVATION_RELU:
+        return lanes_select(x < 0.0f, lanes_of(0), x);
+    case GATE_CLAMPED:
+        x = lanes_at_most(x, call->limit);
+        return x * lanes_sigmoid(x * call->alpha);
+    default:
+        return x * lanes_sigmoid(x);
+    }
+}
+
+INLINE lanes lanes_activation_slope(lanes x, const int kind, const gate_call *call) {
+    lanes s;
+    switch (kind) {
+    case ACTIVATION_GELU:
+        return lanes_normal_share(x) + x * lanes_exp(x * x * -0.5f) * 0.398942280f;
+    case ACTIVATION_GELU_TANH:
+        s = lanes_sigmoid(lanes_gelu_argument(x));
+        return s + x * s * (1.0f - s) * (1.59576912f * (1.0f + 0.134145f * x * x));
+    case ACTIVATION_RELU:
+        return lanes_select(x > 0.0f, lanes_of(1), x * 0.0f); /* NaN stays */
+    case GATE_CLAMPED:
+        s = lanes_sigmoid(x * call->alpha);
+        return lanes_select(x > call->limit, lanes_of(0),
+                            s * (1.0f + call->alpha * x * (1.0f - s)));
+    default:
+        s = lanes_sigmoid(x);
+        return s * (1.0f + x * (1.0f - s));
+    }
+}
+
+/* What multiplies the activation. */
+INLINE lanes lanes_factor(lanes up, const int kind, const gate_call *call) {
+    if (kind != GATE_CLAMPED)
+        return up;
+    up = lanes_at_most(up, call->limit);
+    return lanes_select(up < -call->limit, lanes_of(-call->limit), up) + 1.0f;
+}
+
+/* `kind` is a constant wherever this is inlined. */
+INLINE void gated_fwd_of(float *h, const float *gate, const float *up, const int kind,
+                         const gate_call *call, int64_t n) {
     for (int64_t i = 0; i < n; i += LANES) {
-        lanes g = row_get(gate, i, n), u = row_get(up, i, n), d = row_get(dh, i, n);
-        lanes s = lanes_sigmoid(g);
-        row_put(d_gate, d * u * s * (1.0f + g * (1.0f - s)), i, n);
-        row_put(d_up, d * g * s, i, n);
+        lanes value = lanes_activation(row_get(gate, i, n), kind, call);
+        row_put(h, up ? value * lanes_factor(row_get(up, i, n), kind, call) : value, i, n);
+    }
+}
+
+INLINE void gated_bwd_of(float *d_gate, float *d_up, const float *dh, const float *gate,
+                         const float *up, const int kind, const gate_call *call, int64_t n) {
+    for (int64_t i = 0; i < n; i += LANES) {
+        lanes g = row_get(gate, i, n), d = row_get(dh, i, n);
+        lanes slope = lanes_activation_slope(g, kind, call);
+        if (!up) {
+            row_put(d_gate, d * slope, i, n);
+            continue;
+        }
+        lanes u = row_get(up, i, n), du = d * lanes_activation(g, kind, call);
+        if (kind == GATE_CLAMPED)
+            du = lanes_select((u > call->limit) | (u < -call->limit), lanes_of(0), du);
+        row_put(d_gate, d * lanes_factor(u, kind, call) * slope, i, n);
+        row_put(d_up, du, i, n);
+    }
+}
+
+static void row_gated_fwd(float *h, const float *gate, const float *up, const gate_call *call,
+                          int64_t n) {
+    switch (call->limit > 0 ? (int)GATE_CLAMPED : (int)call->kind) {
+    case ACTIVATION_GELU:
+        gated_fwd_of(h, gate, up, ACTIVATION_GELU, call, n);
+        return;
+    case ACTIVATION_GELU_TANH:
+        gated_fwd_of(h, gate, up, ACTIVATION_GELU_TANH, call, n);
+        return;
+    case ACTIVATION_RELU:
+        gated_fwd_of(h, gate, up, ACTIVATION_RELU, call, n);
+        return;
+    case GATE_CLAMPED:
+        gated_fwd_of(h, gate, up, GATE_CLAMPED, call, n);
+        return;
+    default:
+        gated_fwd_of(h, gate, up, ACTIVATION_SILU, call, n);
+    }
+}
+
+static void row_gated_bwd(float *d_gate, float *d_up, const float *dh, const float *gate,
+                          const float *up, const gate_call *call, int64_t n) {
+    switch (call->limit > 0 ? (int)GATE_CLAMPED : (int)call->kind) {
+    case ACTIVATION_GELU:
+        gated_bwd_of(d_gate, d_up, dh, gate, up, ACTIVATION_GELU, call, n);
+        return;
+    case ACTIVATION_GELU_TANH:
+        gated_bwd_of(d_gate, d_up, dh, gate, up, ACTIVATION_GELU_TANH, call, n);
+        return;
+    case ACTIVATION_RELU:
+        gated_bwd_of(d_gate, d_up, dh, gate, up, ACTIVATION_RELU, call, n);
+        return;
+    case GATE_CLAMPED:
+        gated_bwd_of(d_gate, d_up, dh, gate, up, GATE_CLAMPED, call, n);
+        return;
+    default:
+        gated_bwd_of(d_gate, d_up, dh, gate, up, ACTIVATION_SILU, call, n);
+    }
+}
+
+/* tanh x: a polynomial near 0 (Cephes, Moshier), else by e^(-2 |x|). */
+INLINE lanes lanes_tanh(lanes x) {
+    lanes z = x * x, size = lanes_select(x < 0.0f, -x, x);
+    lanes p = z * -5.70498872745e-3f + 2.06390887954e-2f;
+    p = p * z - 5.37397155531e-2f;
+    p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    lanes e = lanes_exp(size * -2.0f);
+    lanes far = (1.0f - e) / (1.0f + e);
+    return lanes_select(size < 0.625f, x + x * z * p, lanes_select(x < 0.0f, -far, far));
+}
+
+static void row_soft_cap(float *y, float scale, float cap, int64_t n) {
+    for (int64_t i = 0; i < n; i += LANES)
+        row_put(y, lanes_tanh(row_get(y, i, n) * scale / cap) * cap, i, n);
+}
+
+static void row_soft_cap_slope(float *y, const float *x, float cap, int64_t n) {
+    for (int64_t i = 0; i < n; i += LANES) {
+        lanes share = row_get(x, i, n) / cap;
+        row_put(y, row_get(y, i, n) * (1.0f - share * share), i, n);
     }
 }
 
@@ -282,9 +468,9 @@ static float exp_sum(const float *x, float shift, int64_t n) {
     return lanes_sum(sum);
 }
 
-static float row_cross_entropy(float *logits, int32_t target, float weight, int64_t n,
+static float row_cross_entropy(float *logits, int32_t target, float weight, float cap, int64_t n,
                                bool gradient) {
-    float largest = row_max(logits, n);
+    float largest = row_max(logits, n), logit = logits[target];
     double total = 0;
     for (int64_t i = 0; i < n; i += SUM_ELEMENTS) {
         int64_t count = n - i < SUM_ELEMENTS ? n - i : SUM_ELEMENTS;
@@ -292,13 +478,20 @@ static float row_cross_entropy(float *logits, int32_t target, float weight, int6
         total += (double)exp_sum(part, largest, count);
     }
     double log_total = log(total);
-    float loss = (float)((double)largest - (double)logits[target] + log_total);
-    if (gradient) {
-        float factor = (float)((double)weight / total);
-        for (int64_t i = 0; i < n; i += LANES)
-            row_put(logits, lanes_exp_probability(row_get(logits, i, n) - largest) * factor, i, n);
-        logits[target] -= weight;
+    float loss = (float)((double)largest - (double)logit + log_total);
+    if (!gradient)
+        return loss;
+    float factor = (float)((double)weight / total);
+    for (int64_t i = 0; i < n; i += LANES) {
+        lanes x = row_get(logits, i, n), value = lanes_exp_probability(x - largest) * factor;
+        if (cap > 0) {
+            lanes share = x / cap;
+            value = value * (1.0f - share * share);
+        }
+        row_put(logits, value, i, n);
     }
+    float share = cap > 0 ? logit / cap : 0;
+    logits[target] -= weight * (1.0f - share * share);
     return loss;
 }
 
@@ -425,12 +618,16 @@ static const row_kernels row_kernels_here = {.load = row_load,
                                              .add_scaled = row_add_scaled,
                                              .dot = row_dot,
                                              .max = row_max,
-                                             .rmsnorm_fwd = row_rmsnorm_fwd,
-                                             .rmsnorm_bwd = row_rmsnorm_bwd,
-                                             .rmsnorm_weight_bwd = row_rmsnorm_weight_bwd,
+                                             .norm_fwd = row_norm_fwd,
+                                             .norm_bwd = row_norm_bwd,
+                                             .mean = row_mean,
+                                             .norm_weight_bwd = row_norm_weight_bwd,
                                              .rope = row_rope,
-                                             .swiglu_fwd = row_swiglu_fwd,
-                                             .swiglu_bwd = row_swiglu_bwd,
+                                             .rope_interleaved = row_rope_interleaved,
+                                             .gated_fwd = row_gated_fwd,
+                                             .gated_bwd = row_gated_bwd,
+                                             .soft_cap = row_soft_cap,
+                                             .soft_cap_slope = row_soft_cap_slope,
                                              .exp_row = row_exp,
                                              .softmax_bwd = row_softmax_bwd,
                                              .cross_entropy = row_cross_entropy,

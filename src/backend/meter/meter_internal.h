@@ -20,14 +20,15 @@ void pass_end_moved(const passing *, meter_op, int64_t elements);
 void meter_embed_fwd(backend *dev, device_array *y, const weight_ref *table,
                      const low_rank_term *terms, int32_t n_terms, const int32_t *ids,
                      const token_rows *rows);
-void meter_embed_bwd(backend *dev, device_array *d_table, const device_array *dy,
+void meter_embed_bwd(backend *, device_array *d_table, const device_array *dy,
                      const weight_ref *table, const low_rank_term *terms, int32_t n_terms,
-                     const int32_t *ids, const token_rows *rows);
-void meter_rmsnorm_fwd(backend *dev, device_array *y, device_array *rstd, const device_array *x,
-                       const device_array *w, float eps, int64_t rows, int64_t cols);
-void meter_rmsnorm_bwd(backend *dev, device_array *dx, device_array *dw, const device_array *dy,
-                       const device_array *x, const device_array *rstd, const device_array *w,
-                       int32_t per_token, int64_t cols, bool add, const token_rows *rows);
+                     const int32_t *ids, int32_t padding_id, const token_rows *);
+void meter_norm_fwd(backend *, device_array *y, device_array *rstd, const device_array *x,
+                    const norm_call *, int64_t rows, int64_t cols);
+void meter_norm_bwd(backend *, device_array *dx, const device_array *dy, const device_array *x,
+                    const device_array *rstd, const norm_call *, int32_t per_token, int64_t cols,
+                    bool add, const token_rows *);
+
 void meter_linear_group_fwd(backend *, const linear_branch *, int32_t n_branches,
                             const device_array *x, bool add, device_array *scratch,
                             const token_rows *);
@@ -40,8 +41,8 @@ void meter_linear_fwd(backend *dev, device_array *y, device_array *xa, const dev
 void meter_linear_bwd(backend *dev, device_array *dx, const device_array *dy, const device_array *x,
                       const device_array *xa, const linear_call *call, bool add,
                       device_array *scratch, const token_rows *rows);
-void meter_rope(backend *dev, device_array *x, const device_array *cos, const device_array *sin,
-                int64_t n, int32_t heads, int32_t head_dim, bool inverse);
+void meter_rope(backend *, device_array *x, const device_array *cos, const device_array *sin,
+                const rope_call *, int64_t n, bool inverse);
 void meter_attention_fwd(backend *dev, device_array *o, device_array *lse, const device_array *q,
                          const device_array *k, const device_array *v, const attention_call *call,
                          const batch *b, int32_t layer);
@@ -50,14 +51,25 @@ void meter_attention_bwd(backend *dev, device_array *dq, device_array *dk, devic
                          const device_array *q, const device_array *k, const device_array *v,
                          const attention_call *call, device_array *scratch, const batch *b,
                          int32_t layer);
-void meter_swiglu_fwd(backend *dev, device_array *h, const device_array *gate,
-                      const device_array *up, int64_t n);
-void meter_swiglu_bwd(backend *dev, device_array *d_gate, device_array *d_up,
-                      const device_array *dh, const device_array *gate, const device_array *up,
-                      int64_t n);
-void meter_cross_entropy(backend *dev, device_array *loss, device_array *logits,
+void meter_gated_fwd(backend *, device_array *h, const device_array *gate, const device_array *up,
+                     const gate_call *, int64_t n);
+void meter_gated_bwd(backend *, device_array *d_gate, device_array *d_up, const device_array *dh,
+                     const device_array *gate, const device_array *up, const gate_call *,
+                     int64_t n);
+void meter_soft_cap(backend *, device_array *y, double scale, double cap, int64_t n);
+void meter_clamp(backend *, device_array *y, double limit, int64_t n);
+void meter_clamp_bwd(backend *, device_array *dy, const device_array *y, double limit, int64_t n);
+
+void meter_cross_entropy(backend *, device_array *loss, device_array *logits,
                          const int32_t *targets, const float *weights, int64_t n, int64_t vocab,
-                         bool gradient);
+                         double cap, bool gradient);
+void meter_route_fwd(backend *, device_array *weights, int32_t *choice, const device_array *logits,
+                     const route_call *, int64_t n);
+void meter_route_bwd(backend *, device_array *d_logits, const device_array *d_weights,
+                     const device_array *logits, const int32_t *choice, const route_call *,
+                     int64_t n);
+void meter_copy_blocks(backend *, device_array *y, block_places to, const device_array *x,
+                       block_places from, int64_t n, int64_t blocks, int64_t cols, bool add);
 void meter_fill(backend *dev, device_array *y, double value, int64_t n);
 void meter_copy(backend *dev, device_array *y, const device_array *x, int64_t n);
 void meter_add(backend *dev, device_array *y, const device_array *x, int64_t n);

@@ -125,10 +125,12 @@ op_cost attention_cost(const attention_call *call, const batch *b, int32_t layer
     }
     /* Forward: scores and their sum over values; backward: scores again, dv, dp, dq, dk. */
     double width = (double)call->n_heads * call->head_dim, n = b->tokens.n;
-    double kv_width = (double)call->n_kv_heads * call->head_dim;
-    double moved = (backward ? 4 : 2) * n * width + (backward ? 4 : 2) * keys * kv_width;
-    return (op_cost){.flops = (backward ? 10 : 4) * pairs * width,
-                     .bytes = (double)element_bytes * (moved + n * call->n_heads)};
+    double value_width = (double)call->n_heads * attention_value_dim(call);
+    double kv_width = (double)call->n_kv_heads * (call->head_dim + attention_value_dim(call));
+    double moved = (backward ? 2 : 1) * (n * (width + value_width) + keys * kv_width);
+    return (op_cost){
+        .flops = pairs * (backward ? 6 * width + 4 * value_width : 2 * width + 2 * value_width),
+        .bytes = (double)element_bytes * (moved + n * call->n_heads)};
 }
 
 op_cost matmul_cost(const matmul_call *call, size_t element_bytes) {

@@ -29,24 +29,25 @@ static row_view row_of(const attention_call *call, const segment *seg, int32_t l
                       .key_end = place + 1};
 }
 
-/* The head_dim elements of key place j, in `past_array` or else in the batch's `own`. */
-static int64_t key_offset(const row_view *row, int32_t j, bool *is_past) {
+/* Row of key place j in the past's arrays, or else in the batch's: a head's keys are so many
+ * head_dim, its values value_dim from the start. */
+static int64_t key_index(const row_view *row, int32_t j, bool *is_past) {
     int32_t past_length = row->past ? row->past->length : 0;
     *is_past = j < past_length;
     int64_t at = *is_past ? j : row->seg->token_begin + (j - past_length);
-    return (at * row->call->n_kv_heads + row->kv_head) * row->call->head_dim;
+    return at * row->call->n_kv_heads + row->kv_head;
 }
 
 static const double *key_of(const row_view *row, const device_array *k, int32_t j) {
     bool is_past;
-    int64_t offset = key_offset(row, j, &is_past);
-    return ref_array_const(is_past ? row->past->k : k) + offset;
+    int64_t at = key_index(row, j, &is_past);
+    return ref_array_const(is_past ? row->past->k : k) + at * row->call->head_dim;
 }
 
 static const double *value_of(const row_view *row, const device_array *v, int32_t j) {
     bool is_past;
-    int64_t offset = key_offset(row, j, &is_past);
-    return ref_array_const(is_past ? row->past->v : v) + offset;
+    int64_t at = key_index(row, j, &is_past);
+    return ref_array_const(is_past ? row->past->v : v) + at * attention_value_dim(row->call);
 }
 
 static double dot(const double *a, const double *b, int32_t n) {
@@ -56,24 +57,53 @@ static double dot(const double *a, const double *b, int32_t n) {
     return sum;
 }
 
-/* The scores are computed again wherever they are needed: nothing of size keys is kept. */
-static double score(const row_view *row, const double *q, const device_array *k, int32_t j) {
-    return (double)row->call->scale * dot(q, key_of(row, k, j), row->call->head_dim);
+/* ALiBi */
+static double bias_of(const row_view *row, int32_t j) {
+    const attention_call *call = row->call;
+    if (!call->slopes)
+        return 0;
+    float slope = call->slopes[row->head];
+    double bias = (double)slope * (j - (row->key_end - 1));
+    if (call->rounds_slopes)
+        bias = (double)bf16_to_f32(f32_to_bf16(slope * (float)j));
+    return (double)call->slope_scale * bias;
+}
+
+/* The scores are computed again wherever they are needed: nothing of size keys is kept. slope: of
+ * the score, by scale q k. */
+static double score(const row_view *row, const double *q, const device_array *k, int32_t j,
+                    double *slope) {
+    const attention_call *call = row->call;
+    double s = (double)call->scale * dot(q, key_of(row, k, j), call->head_dim);
+    double cap = (double)call->soft_cap;
+    *slope = 1;
+    if (cap > 0) {
+        double share = tanh(s / cap);
+        s = cap * share;
+        *slope = 1 - share * share;
+    }
+    return s + bias_of(row, j);
+}
+
+static double sink_of(const row_view *row) {
+    return row->call->sinks ? ref_array_const(row->call->sinks)[row->head] : -INFINITY;
 }
 
 static void row_fwd(const row_view *row, double *o, double *lse, const double *q,
                     const device_array *k, const device_array *v) {
-    double largest = -INFINITY, total = 0;
+    double largest = sink_of(row), total, slope;
+    int32_t value_dim = attention_value_dim(row->call);
     for (int32_t j = row->key_first; j < row->key_end; j++)
-        largest = fmax(largest, score(row, q, k, j));
+        largest = fmax(largest, score(row, q, k, j, &slope));
+    total = row->call->sinks ? exp(sink_of(row) - largest) : 0;
     for (int32_t j = row->key_first; j < row->key_end; j++)
-        total += exp(score(row, q, k, j) - largest);
+        total += exp(score(row, q, k, j, &slope) - largest);
     *lse = largest + log(total);
-    for (int32_t d = 0; d < row->call->head_dim; d++)
+    for (int32_t d = 0; d < value_dim; d++)
         o[d] = 0;
     for (int32_t j = row->key_first; j < row->key_end; j++) {
-        double probability = exp(score(row, q, k, j) - *lse);
-        for (int32_t d = 0; d < row->call->head_dim; d++)
+        double probability = exp(score(row, q, k, j, &slope) - *lse);
+        for (int32_t d = 0; d < value_dim; d++)
             o[d] += probability * value_of(row, v, j)[d];
     }
 }
@@ -87,7 +117,7 @@ void ref_attention_fwd(backend *dev, device_array *o, device_array *lse, const d
             for (int32_t h = 0; h < call->n_heads; h++) {
                 row_view row = row_of(call, &b->segments[s], layer, t, h);
                 int64_t at = (int64_t)t * call->n_heads + h;
-                row_fwd(&row, ref_array(o) + at * call->head_dim, ref_array(lse) + at,
+                row_fwd(&row, ref_array(o) + at * attention_value_dim(call), ref_array(lse) + at,
                         ref_array_const(q) + at * call->head_dim, k, v);
             }
 }
@@ -98,28 +128,32 @@ typedef struct row_arrays { /* one query's elements */
     double lse;
 } row_arrays;
 
-/* p = softmax(scale q k), o = p v: with d_p = d_o v and D = d_o o, d_score = p (d_p - D). */
+/* p = softmax(scores), o = p v: with d_p = d_o v and D = d_o o, d_score = p (d_p - D). A sink has
+ * the value 0. */
 static void row_bwd(const row_view *row, const row_arrays *at, device_array *dk, device_array *dv,
                     const device_array *k, const device_array *v) {
-    int32_t head_dim = row->call->head_dim;
-    double delta = dot(at->d_o, at->o, head_dim);
+    int32_t head_dim = row->call->head_dim, value_dim = attention_value_dim(row->call);
+    double delta = dot(at->d_o, at->o, value_dim), slope;
     for (int32_t d = 0; d < head_dim; d++)
         at->dq[d] = 0;
+    if (row->call->d_sinks)
+        ref_array(row->call->d_sinks)[row->head] -= exp(sink_of(row) - at->lse) * delta;
     for (int32_t j = row->key_first; j < row->key_end; j++) {
         bool is_past;
-        int64_t offset = key_offset(row, j, &is_past);
+        int64_t index = key_index(row, j, &is_past);
         device_array *dk_array = is_past ? row->past->dk : dk;
         device_array *dv_array = is_past ? row->past->dv : dv;
         const double *key = key_of(row, k, j), *value = value_of(row, v, j);
-        double probability = exp(score(row, at->q, k, j) - at->lse);
-        double d_score = probability * (dot(at->d_o, value, head_dim) - delta);
+        double probability = exp(score(row, at->q, k, j, &slope) - at->lse);
+        double d_score = probability * (dot(at->d_o, value, value_dim) - delta) * slope;
         for (int32_t d = 0; d < head_dim; d++) {
             at->dq[d] += d_score * (double)row->call->scale * key[d];
             if (dk_array)
-                ref_array(dk_array)[offset + d] += d_score * (double)row->call->scale * at->q[d];
-            if (dv_array)
-                ref_array(dv_array)[offset + d] += probability * at->d_o[d];
+                ref_array(dk_array)[index * head_dim + d] +=
+                    d_score * (double)row->call->scale * at->q[d];
         }
+        for (int32_t d = 0; dv_array && d < value_dim; d++)
+            ref_array(dv_array)[index * value_dim + d] += probability * at->d_o[d];
     }
 }
 
@@ -129,9 +163,10 @@ void ref_attention_bwd(backend *dev, device_array *dq, device_array *dk, device_
                        const attention_call *call, device_array *scratch, const batch *b,
                        int32_t layer) {
     (void)scratch;
-    int64_t kv_elements = (int64_t)b->tokens.n * call->n_kv_heads * call->head_dim;
-    ref_fill(dev, dk, 0, kv_elements);
-    ref_fill(dev, dv, 0, kv_elements);
+    int64_t kv_rows = (int64_t)b->tokens.n * call->n_kv_heads,
+            value_dim = attention_value_dim(call);
+    ref_fill(dev, dk, 0, kv_rows * call->head_dim);
+    ref_fill(dev, dv, 0, kv_rows * value_dim);
     for (int32_t s = 0; s < b->n_segments; s++)
         for (int32_t t = b->segments[s].token_begin; t < b->segments[s].token_end; t++)
             for (int32_t h = 0; h < call->n_heads; h++) {
@@ -139,8 +174,8 @@ void ref_attention_bwd(backend *dev, device_array *dq, device_array *dk, device_
                 int64_t at = (int64_t)t * call->n_heads + h, offset = at * call->head_dim;
                 row_arrays arrays = {.dq = ref_array(dq) + offset,
                                      .q = ref_array_const(q) + offset,
-                                     .d_o = ref_array_const(d_o) + offset,
-                                     .o = ref_array_const(o) + offset,
+                                     .d_o = ref_array_const(d_o) + at * value_dim,
+                                     .o = ref_array_const(o) + at * value_dim,
                                      .lse = ref_array_const(lse)[at]};
                 row_bwd(&row, &arrays, dk, dv, k, v);
             }

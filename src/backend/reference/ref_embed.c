@@ -29,13 +29,13 @@ void ref_embed_fwd(backend *dev, device_array *y_, const weight_ref *table,
 
 void ref_embed_bwd(backend *dev, device_array *d_table, const device_array *dy_,
                    const weight_ref *table, const low_rank_term *terms, int32_t n_terms,
-                   const int32_t *ids, const token_rows *tokens) {
+                   const int32_t *ids, int32_t padding_id, const token_rows *tokens) {
     (void)dev;
     int64_t cols = table->cols;
     const double *dy = ref_array_const(dy_);
     if (d_table)
         for (int32_t t = 0; t < tokens->n; t++)
-            for (int64_t c = 0; c < cols; c++)
+            for (int64_t c = 0; c < cols && ids[t] != padding_id; c++)
                 ref_array(d_table)[ids[t] * cols + c] += dy[t * cols + c];
     for (int32_t i = 0; i < n_terms; i++) {
         const low_rank_term *term = &terms[i];
@@ -49,7 +49,7 @@ void ref_embed_bwd(backend *dev, device_array *d_table, const device_array *dy_,
                     ref_array(term->dbias)[c] += scaled;
                 for (int32_t r = 0; r < term->rank; r++) {
                     int64_t a_at = r * table->rows + ids[t], b_at = c * term->rank + r;
-                    if (term->da)
+                    if (term->da && ids[t] != padding_id)
                         ref_array(term->da)[a_at] += scaled * b[b_at];
                     if (term->db)
                         ref_array(term->db)[b_at] += scaled * a[a_at];

@@ -5,7 +5,7 @@
 #include <assert.h>
 
 double ref_weight(const weight_ref *w, int64_t row, int64_t col) {
-    int64_t at = row * w->row_stride + col;
+    int64_t at = w->is_transposed ? col * w->row_stride + row : row * w->row_stride + col;
     switch (w->type) {
     case DTYPE_F32:
         return (double)((const float *)w->data)[at];
@@ -167,8 +167,10 @@ static void base_bwd(double *dx, const double *dy, const double *x, const linear
         for (int64_t o = 0; o < out; o++) {
             if (call->d_bias)
                 ref_array(call->d_bias)[o] += dy[t * out + o];
-            for (int64_t i = 0; call->d_weight && i < in; i++)
-                ref_array(call->d_weight)[o * in + i] += dy[t * out + o] * x[t * in + i];
+            for (int64_t i = 0; call->d_weight && i < in; i++) {
+                int64_t at = call->weight.is_transposed ? i * out + o : o * in + i;
+                ref_array(call->d_weight)[at] += dy[t * out + o] * x[t * in + i];
+            }
         }
 }
 

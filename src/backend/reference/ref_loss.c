@@ -4,7 +4,7 @@
 
 void ref_cross_entropy(backend *dev, device_array *loss, device_array *logits_,
                        const int32_t *targets, const float *weights, int64_t n, int64_t vocab,
-                       bool gradient) {
+                       double cap, bool gradient) {
     (void)dev;
     for (int64_t i = 0; i < n; i++) {
         double *logits = ref_array(logits_) + i * vocab;
@@ -18,7 +18,8 @@ void ref_cross_entropy(backend *dev, device_array *loss, device_array *logits_,
         if (gradient)
             for (int64_t v = 0; v < vocab; v++) {
                 double probability = exp(logits[v] - log_sum);
-                logits[v] = (double)weights[i] * (probability - (v == targets[i] ? 1 : 0));
+                double slope = cap > 0 ? 1 - logits[v] / cap * (logits[v] / cap) : 1;
+                logits[v] = (double)weights[i] * (probability - (v == targets[i] ? 1 : 0)) * slope;
             }
     }
 }

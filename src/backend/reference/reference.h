@@ -24,13 +24,13 @@ void ref_embed_fwd(backend *, device_array *y, const weight_ref *table, const lo
                    int32_t n_terms, const int32_t *ids, const token_rows *);
 void ref_embed_bwd(backend *, device_array *d_table, const device_array *dy,
                    const weight_ref *table, const low_rank_term *terms, int32_t n_terms,
-                   const int32_t *ids, const token_rows *);
+                   const int32_t *ids, int32_t padding_id, const token_rows *);
 
-void ref_rmsnorm_fwd(backend *, device_array *y, device_array *rstd, const device_array *x,
-                     const device_array *w, float eps, int64_t rows, int64_t cols);
-void ref_rmsnorm_bwd(backend *, device_array *dx, device_array *dw, const device_array *dy,
-                     const device_array *x, const device_array *rstd, const device_array *w,
-                     int32_t per_token, int64_t cols, bool add, const token_rows *);
+void ref_norm_fwd(backend *, device_array *y, device_array *rstd, const device_array *x,
+                  const norm_call *, int64_t rows, int64_t cols);
+void ref_norm_bwd(backend *, device_array *dx, const device_array *dy, const device_array *x,
+                  const device_array *rstd, const norm_call *, int32_t per_token, int64_t cols,
+                  bool add, const token_rows *);
 
 void ref_linear_group_fwd(backend *, const linear_branch *, int32_t n_branches,
                           const device_array *x, bool add, device_array *scratch,
@@ -47,7 +47,7 @@ void ref_linear_bwd(backend *, device_array *dx, const device_array *dy, const d
                     const token_rows *);
 
 void ref_rope(backend *, device_array *x, const device_array *cos, const device_array *sin,
-              int64_t n, int32_t heads, int32_t head_dim, bool inverse);
+              const rope_call *, int64_t n, bool inverse);
 
 void ref_attention_fwd(backend *, device_array *o, device_array *lse, const device_array *q,
                        const device_array *k, const device_array *v, const attention_call *,
@@ -57,18 +57,27 @@ void ref_attention_bwd(backend *, device_array *dq, device_array *dk, device_arr
                        const device_array *q, const device_array *k, const device_array *v,
                        const attention_call *, device_array *scratch, const batch *, int32_t layer);
 
-void ref_swiglu_fwd(backend *, device_array *h, const device_array *gate, const device_array *up,
-                    int64_t n);
-void ref_swiglu_bwd(backend *, device_array *d_gate, device_array *d_up, const device_array *dh,
-                    const device_array *gate, const device_array *up, int64_t n);
+void ref_gated_fwd(backend *, device_array *h, const device_array *gate, const device_array *up,
+                   const gate_call *, int64_t n);
+void ref_gated_bwd(backend *, device_array *d_gate, device_array *d_up, const device_array *dh,
+                   const device_array *gate, const device_array *up, const gate_call *, int64_t n);
+void ref_soft_cap(backend *, device_array *y, double scale, double cap, int64_t n);
+void ref_clamp(backend *, device_array *y, double limit, int64_t n);
+void ref_clamp_bwd(backend *, device_array *dy, const device_array *y, double limit, int64_t n);
 
 void ref_cross_entropy(backend *, device_array *loss, device_array *logits, const int32_t *targets,
-                       const float *weights, int64_t n, int64_t vocab, bool gradient);
+                       const float *weights, int64_t n, int64_t vocab, double cap, bool gradient);
 
 void ref_fill(backend *, device_array *y, double value, int64_t n);
 void ref_copy(backend *, device_array *y, const device_array *x, int64_t n);
 void ref_add(backend *, device_array *y, const device_array *x, int64_t n);
 void ref_scale(backend *, device_array *y, double factor, int64_t n);
+void ref_route_fwd(backend *, device_array *weights, int32_t *choice, const device_array *logits,
+                   const route_call *, int64_t n);
+void ref_route_bwd(backend *, device_array *d_logits, const device_array *d_weights,
+                   const device_array *logits, const int32_t *choice, const route_call *, int64_t n);
+void ref_copy_blocks(backend *, device_array *y, block_places to, const device_array *x,
+                     block_places from, int64_t n, int64_t blocks, int64_t cols, bool add);
 void ref_gather_rows(backend *, device_array *y, const device_array *x, const int32_t *index,
                      int64_t n, int64_t cols);
 void ref_scatter_rows(backend *, device_array *y, const device_array *x, const int32_t *index,

@@ -9,16 +9,13 @@ static graft_status llama_parse(model_spec *spec, const json_t *config, const ch
                                              .n_heads = 32,
                                              .max_positions = 2048,
                                              .bos_id = 1,
-                                             .eos_id = 2};
-    bool mlp_bias;
+                                             .eos_id = 2,
+                                             .pad_id = -1};
     graft_status status = config_read_common(spec, config, &defaults, origin, sink, err);
     if (status == GRAFT_OK)
         status = config_read_attention_bias(spec, config, "attention_bias", origin, err);
     if (status == GRAFT_OK)
-        status = json_get_bool(&mlp_bias, config, "mlp_bias", false, origin, err);
-    if (status == GRAFT_OK && mlp_bias)
-        spec->has_bias[LINEAR_GATE] = spec->has_bias[LINEAR_UP] = spec->has_bias[LINEAR_DOWN] =
-            true;
+        status = config_read_mlp_bias(spec, config, "mlp_bias", origin, err);
     return status;
 }
 
@@ -27,17 +24,8 @@ static const char *const lora_targets[] = {"q_proj", "v_proj", NULL};
 const model_family family_llama = {
     .model_type = "llama",
     .parse = llama_parse,
-    .linear_names = {[LINEAR_Q] = "self_attn.q_proj",
-                     [LINEAR_K] = "self_attn.k_proj",
-                     [LINEAR_V] = "self_attn.v_proj",
-                     [LINEAR_O] = "self_attn.o_proj",
-                     [LINEAR_GATE] = "mlp.gate_proj",
-                     [LINEAR_UP] = "mlp.up_proj",
-                     [LINEAR_DOWN] = "mlp.down_proj"},
-    .norm_names = {[NORM_ATTENTION] = "input_layernorm", [NORM_MLP] = "post_attention_layernorm"},
-    .layers_path = "model.layers",
-    .embedding_name = "model.embed_tokens",
-    .final_norm_name = "model.norm",
-    .head_name = "lm_head",
+    .linear_names = {LLAMA_LINEAR_NAMES},
+    .norm_names = {LLAMA_NORM_NAMES},
+    LLAMA_OUTER_NAMES,
     .lora_default_targets = lora_targets,
 };

@@ -8,10 +8,11 @@ static graft_status qwen2_parse(model_spec *spec, const json_t *config, const ch
                                              .intermediate = 22016,
                                              .n_layers = 32,
                                              .n_heads = 32,
-                                             .n_kv_heads = 32,
                                              .max_positions = 32768,
                                              .bos_id = -1,
-                                             .eos_id = -1};
+                                             .eos_id = -1,
+                                             .pad_id = -1,
+                                             .n_kv_heads = 32};
     graft_status status = config_read_common(spec, config, &defaults, origin, sink, err);
     spec->has_bias[LINEAR_Q] = spec->has_bias[LINEAR_K] = spec->has_bias[LINEAR_V] = true;
     return status == GRAFT_OK ? config_read_qwen_windows(spec, config, origin, err) : status;
@@ -22,17 +23,8 @@ static const char *const lora_targets[] = {"q_proj", "v_proj", NULL};
 const model_family family_qwen2 = {
     .model_type = "qwen2",
     .parse = qwen2_parse,
-    .linear_names = {[LINEAR_Q] = "self_attn.q_proj",
-                     [LINEAR_K] = "self_attn.k_proj",
-                     [LINEAR_V] = "self_attn.v_proj",
-                     [LINEAR_O] = "self_attn.o_proj",
-                     [LINEAR_GATE] = "mlp.gate_proj",
-                     [LINEAR_UP] = "mlp.up_proj",
-                     [LINEAR_DOWN] = "mlp.down_proj"},
-    .norm_names = {[NORM_ATTENTION] = "input_layernorm", [NORM_MLP] = "post_attention_layernorm"},
-    .layers_path = "model.layers",
-    .embedding_name = "model.embed_tokens",
-    .final_norm_name = "model.norm",
-    .head_name = "lm_head",
+    .linear_names = {LLAMA_LINEAR_NAMES},
+    .norm_names = {LLAMA_NORM_NAMES},
+    LLAMA_OUTER_NAMES,
     .lora_default_targets = lora_targets,
 };

@@ -8,13 +8,13 @@ static graft_status qwen3_parse(model_spec *spec, const json_t *config, const ch
                                              .intermediate = 22016,
                                              .n_layers = 32,
                                              .n_heads = 32,
-                                             .n_kv_heads = 32,
-                                             .head_dim = 128,
                                              .max_positions = 32768,
                                              .bos_id = -1,
-                                             .eos_id = -1};
+                                             .eos_id = -1,
+                                             .pad_id = -1,
+                                             .n_kv_heads = 32,
+                                             .head_dim = 128};
     graft_status status = config_read_common(spec, config, &defaults, origin, sink, err);
-    spec->has_qk_norm = true;
     if (status == GRAFT_OK)
         status = config_read_attention_bias(spec, config, "attention_bias", origin, err);
     return status == GRAFT_OK ? config_read_qwen_windows(spec, config, origin, err) : status;
@@ -25,20 +25,8 @@ static const char *const lora_targets[] = {"q_proj", "v_proj", NULL};
 const model_family family_qwen3 = {
     .model_type = "qwen3",
     .parse = qwen3_parse,
-    .linear_names = {[LINEAR_Q] = "self_attn.q_proj",
-                     [LINEAR_K] = "self_attn.k_proj",
-                     [LINEAR_V] = "self_attn.v_proj",
-                     [LINEAR_O] = "self_attn.o_proj",
-                     [LINEAR_GATE] = "mlp.gate_proj",
-                     [LINEAR_UP] = "mlp.up_proj",
-                     [LINEAR_DOWN] = "mlp.down_proj"},
-    .norm_names = {[NORM_ATTENTION] = "input_layernorm",
-                   [NORM_MLP] = "post_attention_layernorm",
-                   [NORM_Q] = "self_attn.q_norm",
-                   [NORM_K] = "self_attn.k_norm"},
-    .layers_path = "model.layers",
-    .embedding_name = "model.embed_tokens",
-    .final_norm_name = "model.norm",
-    .head_name = "lm_head",
+    .linear_names = {LLAMA_LINEAR_NAMES},
+    .norm_names = {LLAMA_NORM_NAMES, [NORM_Q] = "self_attn.q_norm", [NORM_K] = "self_attn.k_norm"},
+    LLAMA_OUTER_NAMES,
     .lora_default_targets = lora_targets,
 };

@@ -143,7 +143,6 @@ static void adapter_config_that_asks_for_what_is_lacking(void **state) {
         {"\"arrow_config\": {\"top_k\": 3}", "Arrow"},
         {"\"corda_config\": {\"corda_method\": \"ipm\"}", "CorDA"},
         {"\"eva_config\": {\"rho\": 2.0}", "EVA"},
-        {"\"fan_in_fan_out\": true", "Conv1D"},
         {"\"layer_replication\": [[0, 1000000000]]", "layer replication"},
         {"\"loftq_config\": {\"loftq_bits\": 4}", "LoftQ"},
         {"\"lora_ga_config\": {\"scale\": \"unit\"}", "LoRA-GA"},

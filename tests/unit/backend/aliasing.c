@@ -60,52 +60,56 @@ static void assert_same(const rig *b, const device_array *shared, const device_a
     assert_memory_equal(shared, apart, N * b->dev->element_bytes);
 }
 
-static void swiglu_fwd_over_gate_or_up(void **state) {
+static const gate_call silu = {.kind = ACTIVATION_SILU};
+
+static void gated_fwd_over_gate_or_up(void **state) {
     rig *b = *state;
     const op_table *ops = b->dev->ops;
-    ops->swiglu_fwd(b->dev, b->out[0], b->x[0], b->x[1], N);
+    ops->gated_fwd(b->dev, b->out[0], b->x[0], b->x[1], &silu, N);
     for (int i = 0; i < 2; i++) {
         restore(b);
-        ops->swiglu_fwd(b->dev, b->x[i], b->x[0], b->x[1], N);
+        ops->gated_fwd(b->dev, b->x[i], b->x[0], b->x[1], &silu, N);
         assert_same(b, b->x[i], b->out[0]);
     }
 }
 
-static void swiglu_bwd_over_gate_and_up_or_dh(void **state) {
+static void gated_bwd_over_gate_and_up_or_dh(void **state) {
     rig *b = *state;
     const op_table *ops = b->dev->ops;
     restore(b);
-    ops->swiglu_bwd(b->dev, b->out[0], b->out[1], b->x[2], b->x[0], b->x[1], N);
+    ops->gated_bwd(b->dev, b->out[0], b->out[1], b->x[2], b->x[0], b->x[1], &silu, N);
     for (int i = 1; i < 3; i++) {
         restore(b);
-        ops->swiglu_bwd(b->dev, b->x[0], b->x[i], b->x[2], b->x[0], b->x[1], N);
+        ops->gated_bwd(b->dev, b->x[0], b->x[i], b->x[2], b->x[0], b->x[1], &silu, N);
         assert_same(b, b->x[0], b->out[0]);
         assert_same(b, b->x[i], b->out[1]);
     }
 }
 
-static void rmsnorm_fwd_in_place(void **state) {
+static void norm_fwd_in_place(void **state) {
     rig *b = *state;
+    norm_call call = {.weight = b->x[1], .eps = 1e-6f};
     const op_table *ops = b->dev->ops;
     restore(b);
-    ops->rmsnorm_fwd(b->dev, b->out[0], b->rstd, b->x[0], b->x[1], 1e-6f, ROWS, COLS);
-    ops->rmsnorm_fwd(b->dev, b->x[0], b->rstd, b->x[0], b->x[1], 1e-6f, ROWS, COLS);
+    ops->norm_fwd(b->dev, b->out[0], b->rstd, b->x[0], &call, ROWS, COLS);
+    ops->norm_fwd(b->dev, b->x[0], b->rstd, b->x[0], &call, ROWS, COLS);
     assert_same(b, b->x[0], b->out[0]);
 }
 
-static void rmsnorm_bwd_over_dy(void **state) {
+static void norm_bwd_over_dy(void **state) {
     rig *b = *state;
+    norm_call call = {.weight = b->x[1], .eps = 1e-6f};
     const op_table *ops = b->dev->ops;
     const int32_t grid[2] = {0, ROWS};
     const token_rows tokens = {.n = ROWS, .grid = grid, .n_grid = 1};
     restore(b);
-    ops->rmsnorm_fwd(b->dev, b->out[1], b->rstd, b->x[0], b->x[1], 1e-6f, ROWS, COLS);
+    ops->norm_fwd(b->dev, b->out[1], b->rstd, b->x[0], &call, ROWS, COLS);
     ops->fill(b->dev, b->x[3], 0, N);
     ops->fill(b->dev, b->x[4], 0, N);
-    ops->rmsnorm_bwd(b->dev, b->out[0], b->x[3], b->x[2], b->x[0], b->rstd, b->x[1], 1, COLS, false,
-                     &tokens);
-    ops->rmsnorm_bwd(b->dev, b->x[2], b->x[4], b->x[2], b->x[0], b->rstd, b->x[1], 1, COLS, false,
-                     &tokens);
+    call.d_weight = b->x[3];
+    ops->norm_bwd(b->dev, b->out[0], b->x[2], b->x[0], b->rstd, &call, 1, COLS, false, &tokens);
+    call.d_weight = b->x[4];
+    ops->norm_bwd(b->dev, b->x[2], b->x[2], b->x[0], b->rstd, &call, 1, COLS, false, &tokens);
     assert_same(b, b->x[2], b->out[0]);
     assert_same(b, b->x[4], b->x[3]);
 }
@@ -113,17 +117,16 @@ static void rmsnorm_bwd_over_dy(void **state) {
 int main(void) {
     static char is_cpu; /* any address: the CPU backend; NULL: the reference */
     const struct CMUnitTest tests[] = {
-        {"swiglu_fwd_over_gate_or_up", swiglu_fwd_over_gate_or_up, set_up, tear_down, &is_cpu},
-        {"swiglu_bwd_over_gate_and_up_or_dh", swiglu_bwd_over_gate_and_up_or_dh, set_up, tear_down,
+        {"gated_fwd_over_gate_or_up", gated_fwd_over_gate_or_up, set_up, tear_down, &is_cpu},
+        {"gated_bwd_over_gate_and_up_or_dh", gated_bwd_over_gate_and_up_or_dh, set_up, tear_down,
          &is_cpu},
-        {"rmsnorm_fwd_in_place", rmsnorm_fwd_in_place, set_up, tear_down, &is_cpu},
-        {"rmsnorm_bwd_over_dy", rmsnorm_bwd_over_dy, set_up, tear_down, &is_cpu},
-        {"reference_swiglu_fwd_over_gate_or_up", swiglu_fwd_over_gate_or_up, set_up, tear_down,
-         NULL},
-        {"reference_swiglu_bwd_over_gate_and_up_or_dh", swiglu_bwd_over_gate_and_up_or_dh, set_up,
+        {"norm_fwd_in_place", norm_fwd_in_place, set_up, tear_down, &is_cpu},
+        {"norm_bwd_over_dy", norm_bwd_over_dy, set_up, tear_down, &is_cpu},
+        {"reference_gated_fwd_over_gate_or_up", gated_fwd_over_gate_or_up, set_up, tear_down, NULL},
+        {"reference_gated_bwd_over_gate_and_up_or_dh", gated_bwd_over_gate_and_up_or_dh, set_up,
          tear_down, NULL},
-        {"reference_rmsnorm_fwd_in_place", rmsnorm_fwd_in_place, set_up, tear_down, NULL},
-        {"reference_rmsnorm_bwd_over_dy", rmsnorm_bwd_over_dy, set_up, tear_down, NULL},
+        {"reference_norm_fwd_in_place", norm_fwd_in_place, set_up, tear_down, NULL},
+        {"reference_norm_bwd_over_dy", norm_bwd_over_dy, set_up, tear_down, NULL},
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -148,7 +148,7 @@ static void a_loss_that_is_not_finite(void **state) {
     const tensor_view norm = {.data = values, .type = DTYPE_F32, .rank = 1, .shape = {64}};
     open_stories(&m, &t, 1);
     test_parameter *p = model_case_parameter(&m, "model.norm.weight", &norm, 64);
-    m.hooks.final_norm = (freed_parameter){.value = p->value, .is_freed = true};
+    m.hooks.outer_norm[OUTER_NORM_FINAL] = (freed_parameter){.value = p->value, .is_freed = true};
     rows r = {.row = {text_row(t, "tinystories_900.txt")}, .n = 1};
     model_run run = model_case_run(&m);
     open_arena(&arena, &run, CONTEXT, 1);

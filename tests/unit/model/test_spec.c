@@ -82,7 +82,7 @@ static void left_out_keys_mean_the_class_defaults(void **state) {
 
     read_config(&spec, "{\"model_type\": \"qwen3\", \"hidden_size\": 1024}");
     assert_int_equal(spec.head_dim, 128);
-    assert_true(spec.has_qk_norm);
+    assert_true(spec.has_norm[NORM_Q]);
     model_spec_free(&spec);
 }
 
@@ -196,8 +196,10 @@ static void rope_theta_zero_or_nan_unknown_type_factor_zero(void **state) {
     refuse("{" LLAMA ", \"rope_theta\": NaN}", GRAFT_E_INPUT, "rope_theta");
     refuse("{" LLAMA ", \"rope_theta\": 1e999}", GRAFT_E_INPUT, "");
     refuse("{" LLAMA ", \"rope_parameters\": {\"rope_theta\": NaN}}", GRAFT_E_INPUT, "rope_theta");
-    refuse("{" LLAMA ", \"rope_scaling\": {\"rope_type\": \"longrope\"}}", GRAFT_E_UNSUPPORTED,
-           "longrope");
+    refuse("{" LLAMA ", \"rope_scaling\": {\"rope_type\": \"longrope\"}}", GRAFT_E_INPUT,
+           "long_factor");
+    refuse("{" LLAMA ", \"rope_scaling\": {\"rope_type\": \"proportional\"}}", GRAFT_E_UNSUPPORTED,
+           "proportional");
     refuse("{" LLAMA ", \"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 0}}",
            GRAFT_E_INPUT, "factor");
     refuse("{" LLAMA ", \"rope_scaling\": {\"rope_type\": \"linear\"}}", GRAFT_E_INPUT, "factor");
@@ -258,7 +260,7 @@ static void config_not_an_object(void **state) {
 
 static void config_unknown_model_type(void **state) {
     (void)state;
-    refuse("{\"model_type\": \"gemma2\"}", GRAFT_E_UNSUPPORTED, "llama, mistral, qwen2, qwen3");
+    refuse("{\"model_type\": \"t5\"}", GRAFT_E_UNSUPPORTED, "llama, mistral, qwen2, qwen3");
     refuse("{}", GRAFT_E_UNSUPPORTED, "llama, mistral, qwen2, qwen3");
     refuse("{\"model_type\": 7}", GRAFT_E_INPUT, "model_type");
 }
@@ -320,7 +322,7 @@ static void config_unknown_dtype(void **state) {
 static void config_that_would_change_a_number(void **state) {
     (void)state;
     model_spec spec;
-    refuse("{" LLAMA ", \"hidden_act\": \"gelu\"}", GRAFT_E_UNSUPPORTED, "gelu");
+    refuse("{" LLAMA ", \"hidden_act\": \"mish\"}", GRAFT_E_UNSUPPORTED, "mish");
     refuse("{" LLAMA ", \"is_causal\": false}", GRAFT_E_UNSUPPORTED, "causal");
     read_config(&spec, "{" LLAMA ", \"hidden_act\": \"swish\", \"attention_dropout\": 0.1}");
     assert_int_equal(n_messages, 1);
