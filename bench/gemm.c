@@ -1,8 +1,9 @@
 /* Rates of the frozen products and their thin companions, as CSV, beside the multiply-add peak
  * measured in the same run.
  *
- *     bench_gemm [threads [features]]          # features as in cpu_features_mask, e.g. "none" or
- * "avx2,f16c"
+ *     bench_gemm [threads [features [compute]]]
+ *
+ * features as in cpu_features_mask, e.g. "none" or "avx2,f16c"; compute f32, bf16 or int8.
  */
 #include "backend/ops.h"
 #include "base/rng.h"
@@ -126,9 +127,10 @@ static void measure(backend *dev, const char *kernels, shape s, bool is_backward
     double thin = (double)s.tokens * s.rank * (double)(s.in + s.out) * (is_backward ? 2 : 1);
     double gflops = 2 * (products + thin) / seconds * 1e-9;
     double read = (double)s.in * (double)s.out * 2 / seconds * 1e-9;
-    printf("%s,%s,%d,%d,%lld,%lld,%d,bf16,%s,%.3f,%.1f,%.1f,%.3f,%.1f\n", bench_machine(), kernels,
-           dev->n_threads, s.tokens, (long long)s.in, (long long)s.out, s.rank,
-           is_backward ? "backward" : "forward", seconds * 1e3, gflops, peak, gflops / peak, read);
+    printf("%s,%s,%d,%d,%lld,%lld,%d,bf16,%s,%s,%.3f,%.1f,%.1f,%.3f,%.1f\n", bench_machine(),
+           kernels, dev->n_threads, s.tokens, (long long)s.in, (long long)s.out, s.rank,
+           compute_type_name(dev->compute), is_backward ? "backward" : "forward", seconds * 1e3,
+           gflops, peak, gflops / peak, read);
 }
 
 int main(int argc, char **argv) {
@@ -143,10 +145,17 @@ int main(int argc, char **argv) {
         fprintf(stderr, "%s\n", err.message);
         return 1;
     }
+    compute_type type = COMPUTE_F32;
+    while (argc > 3 && type < N_COMPUTE_TYPES && strcmp(argv[3], compute_type_name(type)) != 0)
+        type++;
+    if (type == N_COMPUTE_TYPES ||
+        backend_set_compute(dev, type, &features, true, &err) != GRAFT_OK) {
+        fprintf(stderr, "compute: expected f32, bf16 or int8\n");
+        return 2;
+    }
     const char *kernels = backend_cpu_kernels(&features);
-    puts("machine,kernels,threads,tokens,in,out,rank,weights,direction,ms,gflops,peak_gflops,of_"
-         "peak,"
-         "weight_gb_per_s");
+    puts("machine,kernels,threads,tokens,in,out,rank,weights,compute,direction,ms,gflops,peak_"
+         "gflops,of_peak,weight_gb_per_s");
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         for (int direction = 0; direction < 2; direction++) {
             if (direction && shapes[i].tokens < 8)

@@ -2,6 +2,7 @@
 
 #include "adapter/adapter.h"
 #include "adapter/config_keys.h"
+#include "api/report.h"
 #include "base/memory.h"
 
 #include <math.h>
@@ -156,7 +157,7 @@ static json_t *names_json(const graft_recipe *recipe, const char *option) {
         return json_string(recipe_list_item(recipe, option, 0));
     json_t *names = json_array();
     for (size_t i = 0; i < n; i++)
-        json_array_append_new(names, json_string(recipe_list_item(recipe, option, i)));
+        report_add(&names, json_string(recipe_list_item(recipe, option, i)));
     return names;
 }
 
@@ -173,10 +174,10 @@ static graft_status patterns_json(json_t **out, const graft_recipe *recipe, cons
         char *pattern = mem_text(text, (size_t)(equals - text));
         if (!pattern)
             return error_memory(err, strlen(text), option);
-        json_object_set_new(*out, pattern, number_json(value));
+        report_set(out, pattern, number_json(value));
         free(pattern);
     }
-    return GRAFT_OK;
+    return *out ? GRAFT_OK : error_memory(err, 64, option);
 }
 
 static graft_status layers_json(json_t **out, const graft_recipe *recipe, graft_error *err) {
@@ -189,9 +190,9 @@ static graft_status layers_json(json_t **out, const graft_recipe *recipe, graft_
         if (end == text || *end || value < 0 || value > INT32_MAX)
             return error_set(err, GRAFT_E_USAGE,
                              "layers_to_transform: expected layer numbers, found \"%s\"", text);
-        json_array_append_new(*out, json_integer(value));
+        report_add(out, json_integer(value));
     }
-    return GRAFT_OK;
+    return *out ? GRAFT_OK : error_memory(err, 64, option);
 }
 
 static graft_status option_json(json_t **out, const graft_recipe *recipe, const struct described *d,
@@ -230,14 +231,22 @@ static graft_status set_key(json_t *config, const adapter_method *method, const 
         return error_set(err, GRAFT_E_USAGE, "adapter_set: expected KEY=VALUE, found \"%s\"", text);
     if (!key)
         return error_memory(err, strlen(text), "adapter_set");
-    graft_status status = GRAFT_OK;
-    json_t *value = json_loads(equals + 1, JSON_DECODE_ANY, NULL);
-    if (!config_key_find(method, key))
-        status = error_set(err, GRAFT_E_USAGE,
-                           "adapter_set: \"%s\" is no key of %s's adapter_config.json", key,
-                           method->peft_type);
-    else if (json_object_set_new(config, key, value ? value : json_string(equals + 1)) != 0)
-        status = error_memory(err, strlen(text), "adapter_set");
+    if (!config_key_find(method, key)) {
+        graft_status refused = error_set(
+            err, GRAFT_E_USAGE, "adapter_set: \"%s\" is no key of %s's adapter_config.json", key,
+            method->peft_type);
+        free(key);
+        return refused;
+    }
+    json_t *value = NULL;
+    graft_error no_json = {0};
+    graft_status status =
+        json_parse(&value, equals + 1, strlen(equals + 1), "adapter_set", &no_json);
+    if (status == GRAFT_E_INPUT)
+        value = json_string(equals + 1);
+    status = status != GRAFT_E_MEMORY && json_object_set_new(config, key, value) == 0
+                 ? GRAFT_OK
+                 : error_memory(err, strlen(text), "adapter_set");
     free(key);
     return status;
 }
@@ -245,7 +254,8 @@ static graft_status set_key(json_t *config, const adapter_method *method, const 
 /* What a person set goes into the config; what they did not has PEFT's default for the method. */
 static graft_status describe(json_t *config, const adapter_method *method,
                              const graft_recipe *recipe, graft_error *err) {
-    json_object_set_new(config, "peft_type", json_string(method->peft_type));
+    if (json_object_set_new(config, "peft_type", json_string(method->peft_type)) != 0)
+        return error_memory(err, 64, "the adapter's settings");
     for (size_t i = 0; i < N_DESCRIBED; i++) {
         const struct described *d = &described[i];
         json_t *value;

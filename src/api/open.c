@@ -95,13 +95,45 @@ graft_status recipe_features(cpu_features *out, const graft_recipe *recipe, graf
     return !list || cpu_features_mask(out, list, err) ? GRAFT_OK : GRAFT_E_USAGE;
 }
 
+compute_type recipe_compute(const graft_recipe *recipe) {
+    const char *name = recipe_text(recipe, "compute");
+    compute_type type = COMPUTE_F32;
+    while (type < N_COMPUTE_TYPES && strcmp(name, compute_type_name(type)) != 0)
+        type++;
+    return type == N_COMPUTE_TYPES ? COMPUTE_F32 : type; /* auto */
+}
+
+/* Work that rounding its weights would only slow down, or that has none to round. */
+static graft_status check_compute(const graft_recipe *recipe, graft_error *err) {
+    graft_verb verb = recipe_verb(recipe);
+    const char *name = compute_type_name(recipe_compute(recipe));
+    if (recipe_compute(recipe) == COMPUTE_F32 || recipe_flag(recipe, "force_compute"))
+        return GRAFT_OK;
+    if (verb == GRAFT_VERB_GENERATE || verb == GRAFT_VERB_CHAT)
+        return error_set(
+            err, GRAFT_E_USAGE,
+            "--compute %s: generation reads every weight once a token, and rounding "
+            "it takes longer than multiplying by it: expected f32 (or --force-compute)",
+            name);
+    if (verb == GRAFT_VERB_TRAIN && strcmp(recipe_text(recipe, "method"), "full") == 0)
+        return error_set(err, GRAFT_E_USAGE,
+                         "--compute %s: it is for frozen weights, and with --method full every "
+                         "weight trains: expected f32, or another method",
+                         name);
+    return GRAFT_OK;
+}
+
 graft_status open_backend(opened *o, graft_error *err) {
     cpu_features features;
-    graft_status status = recipe_features(&features, o->recipe, err);
-    if (status != GRAFT_OK)
-        return status;
-    status =
-        backend_create_cpu(&o->dev, (int32_t)recipe_integer(o->recipe, "threads"), &features, err);
+    graft_status status = check_compute(o->recipe, err);
+    if (status == GRAFT_OK)
+        status = recipe_features(&features, o->recipe, err);
+    if (status == GRAFT_OK)
+        status = backend_create_cpu(&o->dev, (int32_t)recipe_integer(o->recipe, "threads"),
+                                    &features, err);
+    if (status == GRAFT_OK)
+        status = backend_set_compute(o->dev, recipe_compute(o->recipe), &features,
+                                     recipe_flag(o->recipe, "force_compute"), err);
     return status == GRAFT_OK ? profile_begin(o, err) : status;
 }
 

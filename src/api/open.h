@@ -68,6 +68,8 @@ graft_status need_option(const graft_recipe *, const char *name, graft_error *);
 
 /* The clock of templates: --now, else this moment. */
 graft_status recipe_time(int64_t *out, const graft_recipe *, graft_error *);
+/* --compute; auto is f32. */
+compute_type recipe_compute(const graft_recipe *);
 /* cpu features of this machine within --cpu-features. */
 graft_status recipe_features(cpu_features *, const graft_recipe *, graft_error *);
 

@@ -186,9 +186,12 @@ static const graft_option options[] = {
     {"threads", NULL, INTEGER, "0", "N", 0, 4096, COMPUTING | PLAN, "0: one a core"},
     {"profile", NULL, FLAG, "false", NULL, 0, 0, TRAIN | EVAL | GRAFT_VERB_GENERATE,
      "time, calls and rates of every op"},
-    {"compute", NULL, CHOICE, "auto", "auto|f32", 0, 0, COMPUTING, "arithmetic of the products"},
+    {"compute", NULL, CHOICE, "auto", "auto|f32|bf16|int8", 0, 0, TRAIN | EVAL | GENERATE,
+     "arithmetic of the frozen products; auto: f32, the exact one"},
+    {"force_compute", NULL, FLAG, "false", NULL, 0, 0, TRAIN | EVAL | GENERATE,
+     "use --compute even where this machine gains little or nothing by it"},
     {"cpu_features", NULL, TEXT, NULL, "LIST", 0, 0, COMPUTING,
-     "use only these (avx2,avx512,none)"},
+     "use only these instruction sets: none, or some of those doctor lists"},
 };
 
 const graft_option *graft_option_at(size_t i) {

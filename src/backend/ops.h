@@ -37,6 +37,8 @@ typedef struct linear_call {
     weight_ref weight;               /* [out, in] */
     const device_array *bias;        /* [out] or NULL */
     device_array *d_weight, *d_bias; /* as the weight is stored, [out]: added to; NULL: frozen */
+    bool
+        is_freed; /* the weight trains or has trained: its products are f32 whatever dev->compute */
     const low_rank_term *terms;
     int32_t n_terms;
 } linear_call;
@@ -168,6 +170,8 @@ typedef struct op_table {
     void (*download)(backend *, float *to, const device_array *from, int64_t n);
     void (*download_f64)(backend *, double *to, const device_array *from, int64_t n);
     void (*destroy)(backend *);
+    graft_status (*set_compute)(backend *, compute_type, const cpu_features *, bool force,
+                                graft_error *);
 
     /* y [n, cols] = rows ids[i] of the table, plus terms (their dropout is not applied, as in
      * PEFT). */
@@ -192,7 +196,11 @@ typedef struct op_table {
 
     /* y [n, out] (+)= linear(x [n, in]). xa [n, sum of ranks] keeps scale-free x A^T of every term
      * for backward (NULL without terms), 0 where a term does not apply. scratch:
-     * linear_scratch_elements. */
+     * linear_scratch_elements.
+     *
+     * The product with the weight itself, x W^T here and dy W in backward, is in dev->compute: both
+     * factors are rounded along the sum, which is the weight's cols here and its rows in backward.
+     */
     void (*linear_fwd)(backend *, device_array *y, device_array *xa, const device_array *x,
                        const linear_call *, bool add, device_array *scratch, const token_rows *);
     /* dx [n, in] (+)= dy W + ... (NULL: nobody needs it); gradients of the call are added to. x is

@@ -92,6 +92,7 @@ static const char *const fixed_names[] = {
     "adapter",
     "backend",
     "optim",
+    "compute",
 };
 
 /* The adapter's config as PEFT writes it, hashed: alpha, dropout and the rest change every number.
@@ -108,14 +109,16 @@ static json_t *adapter_json(const adapter *a) {
 
 json_t *settings_json(const train_config *c, const adapter *a, const backend *dev) {
     json_t *json = json_pack(
-        "{s:i, s:i, s:o, s:b, s:o, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s, s:I, s:f, "
+        "{s:i, s:i, s:o, s:b, s:o, s:s, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s, s:I, "
+        "s:f, "
         "s:I, s:f, s:I}",
         "per_device_train_batch_size", c->per_device_train_batch_size,
         "gradient_accumulation_steps", c->gradient_accumulation_steps, "seed",
         json_sprintf("%" PRIu64, c->seed), "shuffle", c->shuffle, "adapter", adapter_json(a),
-        "backend", dev->name, "optim", optimizer_of(c)->name, "learning_rate", c->learning_rate,
-        "weight_decay", c->weight_decay, "adam_beta1", c->adam_beta1, "adam_beta2", c->adam_beta2,
-        "adam_epsilon", c->adam_epsilon, "max_grad_norm", c->max_grad_norm, "loraplus_lr_ratio",
+        "backend", dev->name, "optim", optimizer_of(c)->name, "compute",
+        compute_type_name(dev->compute), "learning_rate", c->learning_rate, "weight_decay",
+        c->weight_decay, "adam_beta1", c->adam_beta1, "adam_beta2", c->adam_beta2, "adam_epsilon",
+        c->adam_epsilon, "max_grad_norm", c->max_grad_norm, "loraplus_lr_ratio",
         c->loraplus_lr_ratio, "lr_scheduler_type", schedule_name(c->schedule), "warmup_steps",
         (json_int_t)c->warmup_steps, "warmup_ratio", c->warmup_ratio, "max_steps",
         (json_int_t)c->max_steps, "num_train_epochs", c->num_train_epochs, "shuffle_buffer",

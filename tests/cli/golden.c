@@ -237,9 +237,10 @@ static void compare_adapter(const char *folder, const golden_case *c) {
 
 /* Where training changed the config. */
 static void compare_config(const char *folder, const char *name) {
-    char path[4200];
+    char path[4200], relative[256], final_path[4200];
     json_t *ours = NULL, *expected = NULL;
-    char *final_path = golden_path(name, "adapter_config_final.json");
+    snprintf(relative, sizeof relative, "golden/%s", name);
+    snprintf(final_path, sizeof final_path, "%s/adapter_config_final.json", test_data(relative));
     snprintf(path, sizeof path, "%s/adapter_config.json", folder);
     if (path_exists(final_path)) {
         assert_ok(json_read_file(&expected, final_path, 1 << 20, &test_error));
@@ -249,7 +250,6 @@ static void compare_config(const char *folder, const char *name) {
         json_decref(expected);
         json_decref(ours);
     }
-    free(final_path);
 }
 
 static void compare_gradients(const golden_case *c, const char *path, const safetensors *expect) {

@@ -120,7 +120,9 @@ static void doctor_finds_every_kernel_right(void **state) {
     json_t *check;
     json_object_foreach((json_t *)cli_member(facts, "checks"), name, check)
         assert_true(json_is_true(cli_member(check, "ok")));
-    assert_true(json_object_size(cli_member(facts, "checks")) >= 6);
+    assert_true(json_object_size(cli_member(facts, "checks")) >= 8);
+    assert_true(json_is_object(cli_member(cli_member(facts, "checks"), "linear_int8")));
+    assert_true(json_is_object(cli_member(cli_member(facts, "compute"), "bf16")));
     assert_true(cli_number(facts, "threads") == 2);
     json_decref(facts);
 }

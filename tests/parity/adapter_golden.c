@@ -146,12 +146,13 @@ static void lay_out_adapter(golden_case *g) {
 
 /* Trained tensors that PEFT's file does not have as they are, under PEFT's parameter names. */
 static void load_unsaved(golden_case *g, const char *name) {
-    char path[256], key[256];
+    char folder[256], path[4352], key[256];
     safetensors *file = NULL;
-    snprintf(path, sizeof path, "golden/%s/start_unsaved.safetensors", name);
-    if (!path_exists(test_data(path)))
+    snprintf(folder, sizeof folder, "golden/%s", name);
+    snprintf(path, sizeof path, "%s/start_unsaved.safetensors", test_data(folder));
+    if (!path_exists(path))
         return;
-    assert_ok(safetensors_open(&file, test_data(path), &test_error));
+    assert_ok(safetensors_open(&file, path, &test_error));
     for (size_t i = 0; i < g->adapter->n_tensors; i++) {
         const adapter_tensor *t = &g->adapter->tensors[i];
         tensor_view view;

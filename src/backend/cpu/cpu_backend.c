@@ -94,6 +94,7 @@ static const op_table cpu_ops = {
     .download = cpu_download,
     .download_f64 = cpu_download_f64,
     .destroy = cpu_destroy,
+    .set_compute = cpu_set_compute,
     .embed_fwd = cpu_embed_fwd,
     .embed_bwd = cpu_embed_bwd,
     .norm_fwd = cpu_norm_fwd,

@@ -10,10 +10,11 @@ typedef struct cpu_backend {
     thread_team *team;
     const gemm_kernels *gemm;
     const row_kernels *rows;
-    unsigned char *scratch; /* [n_threads][CPU_SCRATCH_BYTES], 64-byte aligned */
-    float *packed;          /* [CPU_PACKED_BYTES / 4] of a product under way (gemm.c) */
-    float *embed_scratch;   /* [GRID_TOKENS, CPU_EMBED_RANKS] */
-    double *partial_sums;   /* [CPU_PARTIAL_SUMS] */
+    const struct narrow_kernels *narrow; /* of base.compute; NULL: f32 */
+    unsigned char *scratch;              /* [n_threads][CPU_SCRATCH_BYTES], 64-byte aligned */
+    float *packed;        /* [CPU_PACKED_BYTES / 4] of a product under way (gemm.c) */
+    float *embed_scratch; /* [GRID_TOKENS, CPU_EMBED_RANKS] */
+    double *partial_sums; /* [CPU_PARTIAL_SUMS] */
 } cpu_backend;
 
 enum {
@@ -71,6 +72,9 @@ void cpu_grid_of(int32_t *first, int32_t *last, const token_rows *, int32_t begi
 /* out [width] += scale * sum of x rows begin .. end [.., width], block by block of the grid. */
 void cpu_sum_rows(cpu_backend *, float *out, const float *x, int64_t width, float scale,
                   const token_rows *, int32_t begin, int32_t end);
+
+graft_status cpu_set_compute(backend *, compute_type, const cpu_features *, bool force,
+                             graft_error *);
 
 /* Memory with every page touched, 64-byte aligned, zeroed; release with free(). */
 void *cpu_memory(size_t bytes);

@@ -1,4 +1,4 @@
-#include "backend/cpu/gemm.h"
+#include "backend/cpu/gemm_narrow.h"
 
 #include <assert.h>
 #include <string.h>
@@ -61,6 +61,57 @@ static gemm_operand weight_operand(const weight_ref *w, bool is_over_rows) {
                           .type = w->type,
                           .stride = w->row_stride,
                           .is_k_major = is_over_rows != w->is_transposed};
+}
+
+/* ---- frozen weights in fewer bits ---- */
+
+static bool is_narrow(const linear_run *run) {
+    return run->cpu->narrow && !run->branches[0].call->is_freed;
+}
+
+/* c [rows, cols] (+)= a [rows, k] times the weight. */
+static void run_narrow(const linear_run *run, const gemm_target *target,
+                       const gemm_source *source) {
+    narrow_call call = {.c = target->c,
+                        .a = source->a.data,
+                        .b = target->b[0],
+                        .rows = run->n,
+                        .cols = target->cols,
+                        .k = source->k,
+                        .add = target->add};
+    narrow_run(run->cpu, &call);
+}
+
+/* One source and one target: the product with the weight in fewer bits, then in f32 the terms of
+ * `call`, which has no target of its own. */
+static void run_beside_narrow(const linear_run *run, gemm_call *call, const gemm_target *target) {
+    gemm_low_rank thin[LINEAR_TERMS_MAX];
+    if (target)
+        run_narrow(run, target, call->sources);
+    if (call->n_low_rank == 0)
+        return;
+    const gemm_low_rank *terms = call->low_rank;
+    for (int32_t i = 0; i < call->n_low_rank; i++) {
+        thin[i] = terms[i];
+        thin[i].target = -1;
+    }
+    call->low_rank = thin;
+    gemm_run(run->cpu, call);
+    for (const gemm_low_rank *term = terms; term < terms + call->n_low_rank; term++) {
+        gemm_operand xa =
+            rows_operand(term->xa + term->row_begin * term->xa_stride, term->xa_stride);
+        if (term->target < 0)
+            continue;
+        gemm_product product = {.c = target->c + term->row_begin * target->c_stride,
+                                .c_stride = target->c_stride,
+                                .rows = term->row_end - term->row_begin,
+                                .cols = target->cols,
+                                .a = {.a = xa, .k = term->rank},
+                                .b = term->b,
+                                .scale = term->scale,
+                                .add = true};
+        gemm_product_run(run->cpu, &product);
+    }
 }
 
 /* ---- bias ---- */
@@ -231,6 +282,11 @@ void cpu_linear_group_fwd(backend *dev, const linear_branch *branches, int32_t n
                           const device_array *x_, bool add, device_array *scratch,
                           const token_rows *tokens) {
     linear_run run = linear_run_of(dev, branches, n_branches, tokens);
+    if (run.cpu->narrow && n_branches > 1) {
+        for (int32_t j = 0; j < n_branches; j++)
+            cpu_linear_group_fwd(dev, &branches[j], 1, x_, add, scratch, tokens);
+        return;
+    }
     const float *x = cpu_array_const(x_);
     gemm_source source = {.a = rows_operand(x, run.in), .k = run.in};
     gemm_operand weights[LINEAR_BRANCHES_MAX];
@@ -255,8 +311,12 @@ void cpu_linear_group_fwd(backend *dev, const linear_branch *branches, int32_t n
                       .targets = targets,
                       .low_rank = low_rank,
                       .n_sources = 1,
-                      .n_targets = n_branches,
                       .n_low_rank = n_low_rank};
+    if (is_narrow(&run)) {
+        run_beside_narrow(&run, &call, targets);
+        return;
+    }
+    call.n_targets = n_branches;
     gemm_run(run.cpu, &call);
 }
 
@@ -376,8 +436,12 @@ static void base_dx(const linear_run *run, float *dx, float *d_xa, bool add) {
                       .targets = &target,
                       .low_rank = low_rank,
                       .n_sources = run->n_branches,
-                      .n_targets = dx ? 1 : 0,
                       .n_low_rank = n_low_rank};
+    if (is_narrow(run)) {
+        run_beside_narrow(run, &call, dx ? &target : NULL);
+        return;
+    }
+    call.n_targets = dx ? 1 : 0;
     if (dx || n_low_rank > 0)
         gemm_run(run->cpu, &call);
 }
@@ -419,6 +483,11 @@ void cpu_linear_group_bwd(backend *dev, device_array *dx, const linear_branch *b
                           int32_t n_branches, const device_array *x, bool add,
                           device_array *scratch, const token_rows *tokens) {
     linear_run run = linear_run_of(dev, branches, n_branches, tokens);
+    if (run.cpu->narrow && n_branches > 1) {
+        for (int32_t j = 0; j < n_branches; j++)
+            cpu_linear_group_bwd(dev, dx, &branches[j], 1, x, add || j > 0, scratch, tokens);
+        return;
+    }
     float *d_xa = cpu_array(scratch);
     base_dx(&run, cpu_array(dx), d_xa, add);
     for (int32_t j = 0; j < n_branches; j++) {

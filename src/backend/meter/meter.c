@@ -134,6 +134,15 @@ static void meter_destroy(backend *dev) {
     free(meter);
 }
 
+static graft_status meter_set_compute(backend *dev, compute_type type, const cpu_features *features,
+                                      bool force, graft_error *err) {
+    backend *inner = meter_of(dev)->inner;
+    graft_status status = inner ? backend_set_compute(inner, type, features, force, err) : GRAFT_OK;
+    if (status == GRAFT_OK)
+        dev->compute = type;
+    return status;
+}
+
 static void meter_upload(backend *dev, device_array *to, const void *stored, dtype type,
                          int64_t n) {
     passing p = pass_begin(dev);
@@ -168,6 +177,7 @@ static const op_table meter_ops = {
     .download = meter_download,
     .download_f64 = meter_download_f64,
     .destroy = meter_destroy,
+    .set_compute = meter_set_compute,
     .embed_fwd = meter_embed_fwd,
     .embed_bwd = meter_embed_bwd,
     .norm_fwd = meter_norm_fwd,

@@ -47,6 +47,13 @@ static void ref_destroy(backend *dev) {
     free(dev);
 }
 
+static graft_status ref_set_compute(backend *dev, compute_type type, const cpu_features *features,
+                                    bool force, graft_error *err) {
+    (void)features, (void)force, (void)err;
+    dev->compute = type;
+    return GRAFT_OK;
+}
+
 static const op_table reference_ops = {
     .alloc = ref_alloc,
     .release = ref_release,
@@ -54,6 +61,7 @@ static const op_table reference_ops = {
     .download = ref_download,
     .download_f64 = ref_download_f64,
     .destroy = ref_destroy,
+    .set_compute = ref_set_compute,
     .embed_fwd = ref_embed_fwd,
     .embed_bwd = ref_embed_bwd,
     .norm_fwd = ref_norm_fwd,

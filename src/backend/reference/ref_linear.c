@@ -1,5 +1,7 @@
 #include "backend/reference/reference.h"
 
+#include "backend/quantize.h"
+
 #include <assert.h>
 
 double ref_weight(const weight_ref *w, int64_t row, int64_t col) {
@@ -58,16 +60,60 @@ static int64_t ranks_of(const linear_call *call) {
     return ranks;
 }
 
-static void base_fwd(double *y, const double *x, const linear_call *call, bool add, int32_t n) {
-    const double *bias = ref_array_const(call->bias);
-    int64_t in = call->weight.cols, out = call->weight.rows;
-    for (int32_t t = 0; t < n; t++)
-        for (int64_t o = 0; o < out; o++) {
-            double sum = bias ? bias[o] : 0;
-            for (int64_t i = 0; i < in; i++)
-                sum += x[t * in + i] * ref_weight(&call->weight, o, i);
-            y[t * out + o] = add ? y[t * out + o] + sum : sum;
+/* ---- products in fewer bits ---- */
+
+enum { BLOCK = QUANTIZE_BLOCK };
+
+/* What is left of a block of an operand: integers times their scale, or bf16. */
+static void round_block(double *x, int64_t n, compute_type type) {
+    int32_t largest = 0;
+    float inverse;
+    for (int64_t i = 0; i < n; i++)
+        if (quantize_magnitude((float)x[i]) > largest)
+            largest = quantize_magnitude((float)x[i]);
+    float scale = quantize_scale(&inverse, largest);
+    for (int64_t i = 0; i < n; i++)
+        if (type == COMPUTE_INT8)
+            x[i] = (double)scale * (double)quantize_value((float)x[i], inverse);
+        else if (type == COMPUTE_BF16)
+            x[i] = (double)bf16_to_f32(f32_to_bf16((float)x[i]));
+}
+
+/* c [n, cols] += a [n, k] w, with w's element [k, col] at [col, k] of the weight, or at [k, col] in
+ * backward: both rounded by blocks along k, when the weight is frozen. */
+static void base_product(double *c, const double *a, const linear_call *call, compute_type type,
+                         bool is_backward, int32_t n) {
+    const weight_ref *w = &call->weight;
+    int64_t cols = is_backward ? w->cols : w->rows, k = is_backward ? w->rows : w->cols;
+    if (call->is_freed)
+        type = COMPUTE_F32;
+    for (int64_t col = 0; col < cols; col++)
+        for (int64_t first = 0; first < k; first += BLOCK) {
+            int64_t length = k - first < BLOCK ? k - first : BLOCK;
+            double of_weight[BLOCK], of_a[BLOCK];
+            for (int64_t i = 0; i < length; i++)
+                of_weight[i] =
+                    is_backward ? ref_weight(w, first + i, col) : ref_weight(w, col, first + i);
+            if (type != COMPUTE_F32)
+                round_block(of_weight, length, type);
+            for (int32_t t = 0; t < n; t++) {
+                for (int64_t i = 0; i < length; i++)
+                    of_a[i] = a[t * k + first + i];
+                if (type != COMPUTE_F32)
+                    round_block(of_a, length, type);
+                for (int64_t i = 0; i < length; i++)
+                    c[t * cols + col] += of_a[i] * of_weight[i];
+            }
         }
+}
+
+static void base_fwd(double *y, const double *x, const linear_call *call, compute_type type,
+                     bool add, int32_t n) {
+    const double *bias = ref_array_const(call->bias);
+    int64_t out = call->weight.rows;
+    for (int64_t i = 0; i < n * out; i++)
+        y[i] = (add ? y[i] : 0) + (bias ? bias[i % out] : 0);
+    base_product(y, x, call, type, false, n);
 }
 
 /* xa: this term's columns, one row each `ranks` elements; 0 for tokens of other jobs. */
@@ -100,9 +146,8 @@ static void term_fwd(double *y, double *xa, int64_t ranks, const double *x, cons
 void ref_linear_fwd(backend *dev, device_array *y, device_array *xa, const device_array *x,
                     const linear_call *call, bool add, device_array *scratch,
                     const token_rows *tokens) {
-    (void)dev;
     (void)scratch;
-    base_fwd(ref_array(y), ref_array_const(x), call, add, tokens->n);
+    base_fwd(ref_array(y), ref_array_const(x), call, dev->compute, add, tokens->n);
     int64_t ranks = ranks_of(call), before = 0;
     for (int32_t i = 0; i < call->n_terms; i++) {
         term_fwd(ref_array(y), ref_array(xa) + before, ranks, ref_array_const(x), call,
@@ -112,15 +157,13 @@ void ref_linear_fwd(backend *dev, device_array *y, device_array *xa, const devic
 }
 
 static void base_bwd(double *dx, const double *dy, const double *x, const linear_call *call,
-                     bool add, int32_t n) {
+                     compute_type type, bool add, int32_t n) {
     int64_t in = call->weight.cols, out = call->weight.rows;
-    for (int32_t t = 0; t < n; t++) {
-        for (int64_t i = 0; dx && i < in; i++) {
-            double sum = 0;
-            for (int64_t o = 0; o < out; o++)
-                sum += dy[t * out + o] * ref_weight(&call->weight, o, i);
-            dx[t * in + i] = add ? dx[t * in + i] + sum : sum;
-        }
+    for (int64_t i = 0; dx && !add && i < n * in; i++)
+        dx[i] = 0;
+    if (dx)
+        base_product(dx, dy, call, type, true, n);
+    for (int32_t t = 0; t < n; t++)
         for (int64_t o = 0; o < out; o++) {
             if (call->d_bias)
                 ref_array(call->d_bias)[o] += dy[t * out + o];
@@ -129,7 +172,6 @@ static void base_bwd(double *dx, const double *dy, const double *x, const linear
                 ref_array(call->d_weight)[at] += dy[t * out + o] * x[t * in + i];
             }
         }
-    }
 }
 
 /* y = scale (xa B^T + bias), xa = dropped(x) A^T. x is NULL when neither da nor dropout needs it.
@@ -167,9 +209,9 @@ static void term_bwd(double *dx, const double *dy, const double *x, const double
 void ref_linear_bwd(backend *dev, device_array *dx, const device_array *dy, const device_array *x,
                     const device_array *xa, const linear_call *call, bool add,
                     device_array *scratch, const token_rows *tokens) {
-    (void)dev;
     (void)scratch;
-    base_bwd(ref_array(dx), ref_array_const(dy), ref_array_const(x), call, add, tokens->n);
+    base_bwd(ref_array(dx), ref_array_const(dy), ref_array_const(x), call, dev->compute, add,
+             tokens->n);
     int64_t ranks = ranks_of(call), before = 0;
     for (int32_t i = 0; i < call->n_terms; i++) {
         const double *term_xa = xa ? ref_array_const(xa) + before : NULL;
