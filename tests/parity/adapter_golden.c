@@ -306,13 +306,13 @@ static void full_fine_tuning_computes_what_transformers_computes(void **state) {
 /* ---- Other families (data/arch) ---- */
 
 /* Everything of the file has its place: saving gives it back. */
-static void check_arch(const char *name) {
+static void check_arch(const char *name, const char *adapter_folder) {
     char path[256], saved[256];
     golden_case g = {0};
     adapter_config config;
     snprintf(path, sizeof path, "arch/%s", name);
     model_case_open(&g.model, test_backend(0), test_data(path), "config.json");
-    snprintf(path, sizeof path, "arch/%s/adapter", name);
+    snprintf(path, sizeof path, "arch/%s/%s", name, adapter_folder);
     snprintf(saved, sizeof saved, "%s/%s", test_folder(), name);
     const char *folder = test_data(path);
     backend *dev = g.model.dev;
@@ -370,7 +370,9 @@ static void adapters_of_every_family_load(void **state) {
         "gpt_oss",
     };
     for (size_t i = 0; i < sizeof families / sizeof *families; i++)
-        check_arch(families[i]);
+        check_arch(families[i], "adapter");
+    check_arch("mixtral", "adapter_per_expert");
+    check_arch("qwen3_moe", "adapter_per_expert");
 }
 
 int main(void) {
