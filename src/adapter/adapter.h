@@ -163,7 +163,12 @@ graft_status adapter_check_training(const adapter *, graft_error *);
 /* Gradients under the same keys, f32: for `eval --gradients`. */
 graft_status adapter_save_gradients(const adapter *, backend *, const char *path, graft_error *);
 
-enum { TARGET_LINEAR = 1, TARGET_EMBEDDING = 2, TARGET_NORM = 4 };
+enum {
+    TARGET_LINEAR = 1,
+    TARGET_EMBEDDING = 2,
+    TARGET_NORM = 4,
+    TARGET_EXPERT = 8 /* an expert's linear layer, which has terms but no form */
+};
 
 /* A method: LoRA etc. Adding one is one file and one line in adapter/methods.c. Functions that may
  * be NULL say so. */

@@ -137,6 +137,11 @@ static graft_status add_layer(adapter *a, size_t module, graft_error *err) {
         return error_set(err, GRAFT_E_INPUT,
                          "%s does not go with LoRA on the embedding %s (nor in PEFT)", variant->key,
                          a->modules[module].name);
+    if (variant && l->adapter->modules[l->module].kind == MODULE_EXPERT)
+        return error_set(err, GRAFT_E_UNSUPPORTED,
+                         "%s on an expert's linear layer (%s) is not supported: leave it out, or "
+                         "name other layers",
+                         variant->key, l->adapter->modules[l->module].name);
     graft_status status = variant ? variant->shape(l, err) : GRAFT_OK;
     if (status == GRAFT_OK && start)
         status = add_start(l, start, err);
@@ -479,7 +484,7 @@ const adapter_method lora_method = {
     .summary = "low-rank updates of linear layers and embeddings (LoRA, rsLoRA)",
     .family = "low rank",
     .paper = "Hu et al. 2021, arXiv:2106.09685",
-    .target_kinds = TARGET_LINEAR | TARGET_EMBEDDING,
+    .target_kinds = TARGET_LINEAR | TARGET_EMBEDDING | TARGET_EXPERT,
     .keys = lora_keys,
     .shape = lora_shape,
     .destroy = lora_destroy,

@@ -187,9 +187,8 @@ static graft_status refuse_kind(const resolution *r, const char *name, graft_err
         kinds & TARGET_EMBEDDING ? "neither a linear layer nor an embedding"
         : kinds & TARGET_NORM    ? "no norm"
                                  : "no linear layer",
-        module_last_part(kinds & TARGET_NORM
-                             ? r->spec->family->outer_norm_names[OUTER_NORM_FINAL]
-                             : r->spec->family->linear_names[LINEAR_O]));
+        module_last_part(kinds & TARGET_NORM ? r->spec->family->outer_norm_names[OUTER_NORM_FINAL]
+                                             : r->spec->family->linear_names[LINEAR_O]));
 }
 
 static bool is_allowed(const resolution *r, const model_module *module) {
@@ -199,7 +198,7 @@ static bool is_allowed(const resolution *r, const model_module *module) {
                                        [MODULE_NORM] = TARGET_NORM,
                                        [MODULE_HEAD] = TARGET_LINEAR,
                                        [MODULE_ROUTER] = TARGET_LINEAR,
-                                       [MODULE_EXPERT] = TARGET_LINEAR,
+                                       [MODULE_EXPERT] = TARGET_EXPERT,
                                        [MODULE_EXPERTS] = 0,
                                        [MODULE_SINKS] = 0,
                                        [MODULE_BUFFER] = 0};
@@ -216,6 +215,12 @@ static graft_status refuse_container(void *context, const char *name, graft_erro
 static graft_status check_target(const resolution *r, const model_module *module,
                                  graft_error *err) {
     const adapter_config *config = r->config;
+    if (module->kind == MODULE_EXPERT && r->method->target_kinds == TARGET_LINEAR)
+        return error_set(err, GRAFT_E_UNSUPPORTED,
+                         "target_modules reaches %s, an expert's linear layer, where %s is not "
+                         "supported (lora is): name other layers, e.g. %s",
+                         module->name, r->method->name,
+                         module_last_part(r->spec->family->linear_names[LINEAR_O]));
     if (!is_allowed(r, module))
         return refuse_kind(r, module->name, err);
     if (module->kind == MODULE_EMBEDDING && config->lora_bias)

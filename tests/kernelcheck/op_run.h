@@ -86,7 +86,7 @@ typedef struct op_case {
     bool is_attention;
 } op_case;
 
-extern const op_case op_cases[];
-extern const int n_op_cases;
+const op_case *op_case_at(int i);      /* NULL past the last */
+const op_case *routing_case_at(int i); /* those of routing_cases.c, which op_case_at has too */
 
 #endif
