@@ -54,7 +54,7 @@ static linear_call adapted_call(const dense_weight *w, backend *dev, const dense
                                .rows = w->rows,
                                .cols = w->cols,
                                .row_stride = w->cols};
-    call.is_freed = true;
+    call.is_exact = true;
     return call;
 }
 

@@ -37,8 +37,9 @@ typedef struct linear_call {
     weight_ref weight;               /* [out, in] */
     const device_array *bias;        /* [out] or NULL */
     device_array *d_weight, *d_bias; /* as the weight is stored, [out]: added to; NULL: frozen */
-    bool
-        is_freed; /* the weight trains or has trained: its products are f32 whatever dev->compute */
+    /* The weight's products are f32 whatever dev->compute: it trains, or an adapter reckons with it
+     * for itself. */
+    bool is_exact;
     const low_rank_term *terms;
     int32_t n_terms;
 } linear_call;

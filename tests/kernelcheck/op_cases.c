@@ -82,7 +82,7 @@ static void build_linear(op_run *run, backend *dev, uint64_t seed, const void *p
         state->call.weight.data = op_at(run, w);
         state->call.weight.type = dev->element;
         state->call.d_weight = op_at(run, dw);
-        state->call.is_freed = true;
+        state->call.is_exact = true;
     } else
         state->call.weight.data =
             op_stored(run, p->type, (p->is_transposed ? p->in : p->out) * stride, 1);
