@@ -133,6 +133,16 @@ static const linear_params linear_f32 = {
     .lengths = {13, 300}, .in = 65, .out = 131, .type = DTYPE_F32};
 static const linear_params linear_one_token = {
     .lengths = {1}, .in = 700, .out = 97, .type = DTYPE_BF16, .ranks = {3}, .term_jobs = {-1}};
+/* Few rows a job, more ranks than a block of k: B is read as it is stored. */
+static const linear_params linear_few_tokens = {.lengths = {3, 1},
+                                                .jobs = {0, 1},
+                                                .in = 653,
+                                                .out = 85,
+                                                .extra_stride = 3,
+                                                .type = DTYPE_BF16,
+                                                .add = true,
+                                                .ranks = {325, 5},
+                                                .term_jobs = {-1, 1}};
 static const linear_params linear_master = {
     .lengths = {257, 3, 600}, .in = 21, .out = 19, .type = N_DTYPES, .has_bias = true};
 static const linear_params linear_lora = {.lengths = {7, 261, 2},
@@ -913,6 +923,8 @@ static const op_case cases[] = {
      false},
     {"linear_one_token", build_linear, forward_linear, backward_linear, &linear_one_token, true, 16,
      false, false},
+    {"linear_few_tokens", build_linear, forward_linear, backward_linear, &linear_few_tokens, true,
+     16, false, false},
     {"linear_master", build_linear, forward_linear, backward_linear, &linear_master, true, 16,
      false, false},
     {"linear_lora", build_linear, forward_linear, backward_linear, &linear_lora, true, 16, false,
