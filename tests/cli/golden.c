@@ -120,6 +120,7 @@ static const golden_case cases[] = {
     {"shira", {NULL}, 1, false},
     {"supertuning", {NULL}, 1, false},
     {"supertuning_supra", {NULL}, 1, false},
+    {"multitask_prompt_tuning", {NULL}, 1, false},
 };
 
 enum { STEPS = 10, ROWS = 2, TOKENS = 48 };
@@ -148,7 +149,7 @@ static const void *tensor_data(const safetensors *file, const char *name, dtype 
     return view.data;
 }
 
-/* The batches as pre-tokenised rows, padding left off. */
+/* The batches as pre-tokenised rows, padding left off; a batch's rows are of task 0 and 1. */
 static char *write_rows(const char *name, int micro_batches) {
     char *path = golden_path(name, "batch.safetensors");
     safetensors *file = open_tensors(path);
@@ -167,7 +168,7 @@ static char *write_rows(const char *name, int micro_batches) {
         strbuf_add_text(&text, "], \"labels\": [");
         for (int t = 0; t < n; t++)
             strbuf_printf(&text, "%s%d", t ? ", " : "", (int)labels[r * TOKENS + (size_t)t]);
-        strbuf_add_text(&text, "]}\n");
+        strbuf_printf(&text, "], \"task_id\": %d}\n", (int)(r % ROWS));
     }
     char *rows_path = strdup(test_file("rows.jsonl", text.data, text.length));
     strbuf_free(&text);
