@@ -300,12 +300,16 @@ static void rows_of_tasks_learn_their_own(void **state) {
                                  "2",
                                  "--data",
                                  NULL,
+                                 NULL,
                                  NULL};
     const char *arguments[sizeof train / sizeof *train];
     memcpy(arguments, train, sizeof train);
-    const size_t data = sizeof train / sizeof *train - 2;
+    const size_t data = sizeof train / sizeof *train - 3;
     arguments[data] = third;
     cli_refused("c.jsonl:2: task_id is 2; the adapter has 2 tasks", arguments);
+    arguments[data + 1] = "--streaming";
+    cli_refused("c.jsonl:2: task_id is 2; the adapter has 2 tasks", arguments);
+    arguments[data + 1] = NULL;
     arguments[data] = rows;
     cli_result trained = cli_ok(arguments);
     cli_free(&trained);
