@@ -22,6 +22,20 @@ static void load(double *out, const tensor_view *view, int64_t first, int64_t n)
     }
 }
 
+/* Of a weight that is stored [cols, rows], of `rows` in all. */
+static void load_transposed(double *out, const tensor_view *view, int64_t rows, int64_t cols,
+                            int64_t first, int64_t n) {
+    const unsigned char *stored = view->data;
+    float value;
+    for (int64_t c = 0; c < cols; c++)
+        for (int64_t r = 0; r < n; r++) {
+            dtype_load_f32(&value,
+                           stored + (size_t)(c * rows + first + r) * dtype_bytes(view->type),
+                           view->type, 1);
+            out[r * cols + c] = (double)value;
+        }
+}
+
 graft_status base_weight_rows(double *out, const adapter *a, size_t module,
                               const weight_source *weights, int64_t first, int64_t n,
                               graft_error *err) {
@@ -34,9 +48,12 @@ graft_status base_weight_rows(double *out, const adapter *a, size_t module,
     freed_base_name(name, sizeof name, a, module, false);
     if (!weights || !weight_source_tensor(&view, weights, name))
         return error_set(err, GRAFT_E_INTERNAL, "the base's %s is not open", name);
-    assert(view.rank == 2 && view.shape[0] == a->modules[module].rows &&
-           view.shape[1] == a->modules[module].cols);
-    load(out, &view, first * view.shape[1], n * view.shape[1]);
+    const model_module *m = &a->modules[module];
+    assert((int64_t)tensor_count(&view) == m->rows * m->cols);
+    if (m->is_transposed)
+        load_transposed(out, &view, m->rows, m->cols, first, n);
+    else
+        load(out, &view, first * m->cols, n * m->cols);
     return GRAFT_OK;
 }
 

@@ -42,10 +42,7 @@ typedef struct config_key {
         .name = "layers_pattern", .kind = KEY_OURS                                                 \
     }
 #define FAN_IN_FAN_OUT_KEY                                                                         \
-    {                                                                                              \
-        .name = "fan_in_fan_out", .kind = KEY_LACKED, .fallback = "false",                         \
-        .lacks = "the transposed weights of GPT-2's Conv1D"                                        \
-    }
+    { .name = "fan_in_fan_out", .kind = KEY_FLAG, .fallback = "false" /* the model decides */ }
 
 struct adapter_method;
 /* A key of the method or of every method; NULL: PEFT 0.21 does not have it. */

@@ -145,7 +145,7 @@ static graft_status prepare_term(adapter *a, backend *dev, size_t term, graft_er
     const derived_term *place = derived_term_at(a, term);
     device_array *made = derived_term_a(a, term)->value, *right = a->derived[s->right].value;
     int64_t n_right = place->out * place->rank, n_made = place->in * place->rank;
-    linear_call call = {0};
+    linear_call call = {.is_exact = true};
     matrix_tokens rows;
     graft_status status = project(a, dev, term, err);
     if (status == GRAFT_OK)
@@ -208,7 +208,7 @@ static bool chain_term(adapter *a, backend *dev, size_t term) {
     const adapter_tensor *p = adapter_tensor_at(a, place->module, "deft_P");
     const device_array *d_made = derived_term_a(a, term)->gradient;
     device_array *d_right = a->derived[s->d_right].value;
-    linear_call call = {0};
+    linear_call call = {.is_exact = true};
     matrix_tokens rows;
     graft_error ignored;
     if (base_weight_acquire(&call.weight, a, place->module, s->weights, &ignored) != GRAFT_OK)

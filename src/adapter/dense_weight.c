@@ -37,7 +37,7 @@ static dense_scratch scratch_of(const dense_weight *w, const form_pass *pass) {
 }
 
 static linear_call adapted_call(const dense_weight *w, backend *dev, const dense_scratch *s,
-                                const base_linear *base) {
+                                const base_linear *base, bool is_for_input) {
     linear_call call = *base->call;
     dev->ops->weight_load(dev, s->w, &call.weight);
     if (call.bias && w->method->apply_bias) {
@@ -45,13 +45,16 @@ static linear_call adapted_call(const dense_weight *w, backend *dev, const dense
         w->method->apply_bias(w, dev, s->bias, s->w, s->own);
         call.bias = s->bias;
     }
-    w->method->apply(w, dev, s->w, s->own);
+    if (is_for_input && w->method->apply_for_input)
+        w->method->apply_for_input(w, dev, s->w, s->own);
+    else
+        w->method->apply(w, dev, s->w, s->own);
     call.weight = (weight_ref){.data = s->w,
                                .type = dev->element,
                                .rows = w->rows,
                                .cols = w->cols,
                                .row_stride = w->cols};
-    call.is_freed = true;
+    call.is_exact = true;
     return call;
 }
 
@@ -59,7 +62,7 @@ static void forward(const void *self, const form_pass *pass, const base_linear *
                     device_array *y, const device_array *x, bool add) {
     const dense_weight *w = self;
     const dense_scratch s = scratch_of(w, pass);
-    linear_call call = adapted_call(w, pass->dev, &s, base);
+    linear_call call = adapted_call(w, pass->dev, &s, base, false);
     pass->dev->ops->linear_fwd(pass->dev, y, base->xa, x, &call, add, base->scratch, pass->tokens);
 }
 
@@ -68,7 +71,7 @@ static void backward(const void *self, const form_pass *pass, const base_linear 
     const dense_weight *w = self;
     backend *dev = pass->dev;
     const dense_scratch s = scratch_of(w, pass);
-    linear_call call = adapted_call(w, dev, &s, base);
+    linear_call call = adapted_call(w, dev, &s, base, true);
     bool adapts_bias = call.bias && w->method->apply_bias;
     dev->ops->fill(dev, s.d_w, 0, weight_elements(w));
     call.d_weight = s.d_w;
@@ -89,7 +92,7 @@ static const linear_form form = {
 
 /* ---- Its place ---- */
 
-static dense_weight *weight_of(const adapter *a, size_t module) {
+dense_weight *dense_weight_at(const adapter *a, size_t module) {
     return (dense_weight *)a->state + module;
 }
 
@@ -121,7 +124,7 @@ void dense_bind(adapter *a, model_hooks *hooks) {
             continue;
         linear_hook *hook = model_hooks_linear(hooks, &a->modules[i]);
         hook->form = &form;
-        hook->form_self = weight_of(a, i);
+        hook->form_self = dense_weight_at(a, i);
     }
     shape_bind_freed(a, hooks);
 }
@@ -132,14 +135,14 @@ void dense_destroy(adapter *a) {
 }
 
 int64_t dense_merge_scratch(const adapter *a, size_t module) {
-    return a->targets[module].is_target ? own_scratch(weight_of(a, module)) : 0;
+    return a->targets[module].is_target ? own_scratch(dense_weight_at(a, module)) : 0;
 }
 
 graft_status dense_merge(adapter *a, backend *dev, size_t module, device_array *w,
                          device_array *bias, device_array *scratch, graft_error *err) {
     (void)err;
     if (a->targets[module].is_target) {
-        const dense_weight *weight = weight_of(a, module);
+        const dense_weight *weight = dense_weight_at(a, module);
         if (bias && weight->method->apply_bias)
             weight->method->apply_bias(weight, dev, bias, w, scratch);
         weight->method->apply(weight, dev, w, scratch);

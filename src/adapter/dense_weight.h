@@ -14,6 +14,7 @@ typedef struct dense_weight { /* of one module */
     size_t module;
     int64_t rows, cols;
     double scale;                               /* free for the method's use */
+    void *own;                                  /* likewise; the method frees it */
     adapter_tensor *tensors[DENSE_TENSORS_MAX]; /* by method->suffixes; NULL: the module has none */
 } dense_weight;
 
@@ -24,6 +25,10 @@ typedef struct dense_method {
     double (*scale)(const adapter *, size_t module);   /* fills dense_weight.scale; NULL: 1 */
     /* w [rows, cols] holds the base's weight, and becomes the adapted one. */
     void (*apply)(const dense_weight *, backend *, device_array *w, device_array *scratch);
+    /* The same for the weight that gives the input's gradient, where PEFT's differs from the true
+     * one (C3A); NULL: apply's. */
+    void (*apply_for_input)(const dense_weight *, backend *, device_array *w,
+                            device_array *scratch);
     /* d_w [rows, cols] is the gradient of the adapted weight, and may be changed; base is NULL
      * unless needs_base. Gradients of the tensors are added to. */
     void (*apply_bwd)(const dense_weight *, backend *, device_array *d_w, const device_array *base,
@@ -47,6 +52,7 @@ void factors_product_bwd(backend *, const device_array *dm, const adapter_tensor
 /* A method's bind: puts a form into the hook of every target. Makes a->state on the first call
  * (GRAFT_E_MEMORY is impossible later); call dense_create at the end of shape. */
 graft_status dense_create(adapter *, const dense_method *, graft_error *);
+dense_weight *dense_weight_at(const adapter *, size_t module);
 void dense_bind(adapter *, model_hooks *);
 void dense_destroy(adapter *);
 graft_status dense_merge(adapter *, backend *, size_t module, device_array *w, device_array *bias,

@@ -267,7 +267,7 @@ static void make_q(const lora_layer *l, const low_rank_term *term, backend *dev,
                    const weight_ref *weight) {
     const op_table *ops = dev->ops;
     device_array *q = shared(l, Q)->value, *gram = shared(l, GRAM)->value;
-    linear_call base = {.weight = *weight};
+    linear_call base = {.weight = *weight, .is_exact = true};
     matrix_tokens rows;
     matrix_tokens_make(&rows, term->rank);
     if (l->is_embedding)

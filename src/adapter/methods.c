@@ -30,6 +30,21 @@ static const adapter_method *const methods[] = {
     &tinylora_method,                //
     &deft_method,                    //
     &adalora_method,                 //
+    &oft_method,                     //
+    &boft_method,                    //
+    &hra_method,                     //
+    &road_method,                    //
+    &fourierft_method,               //
+    &waveft_method,                  //
+    &c3a_method,                     //
+    &peanut_method,                  //
+    &psoft_method,                   //
+    &osf_method,                     //
+    &frod_method,                    //
+    &ln_tuning_method,               //
+    &beft_method,                    //
+    &shira_method,                   //
+    &supertuning_method,             //
 };
 
 enum { N_METHODS = sizeof methods / sizeof *methods };

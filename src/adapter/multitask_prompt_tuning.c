@@ -86,6 +86,7 @@ static graft_status multitask_init(adapter *a, backend *dev, const weight_source
 }
 
 static void multitask_bind(adapter *a, model_hooks *hooks) {
+    hooks->n_tasks = (int32_t)sizes_of(a).tasks;
     const multitask_state *s = a->state;
     hooks->sequence = (sequence_hook){.n_virtual = virtual_tokens_count(a),
                                       .n_tasks = (int32_t)sizes_of(a).tasks,

@@ -118,21 +118,33 @@ static graft_status add_freed(adapter *a, size_t module, bool is_bias, graft_err
     return GRAFT_OK;
 }
 
-void shape_fill(const adapter_tensor *t, backend *dev, distribution from, double spread,
-                rng *random) {
+static void fill(const adapter_tensor *t, backend *dev, distribution from, double mean,
+                 double spread, rng *random) {
     float chunk[1024];
-    if (from == DRAW_CONSTANT) {
-        dev->ops->fill(dev, t->value, spread, t->count);
-        return;
-    }
     for (int64_t done = 0; done < t->count;) {
         int64_t n = t->count - done < 1024 ? t->count - done : 1024;
         for (int64_t i = 0; i < n; i++)
-            chunk[i] = (float)(spread * (from == DRAW_NORMAL ? rng_normal(random)
-                                                             : 2 * rng_uniform(random) - 1));
+            chunk[i] = (float)(mean + spread * (from == DRAW_NORMAL ? rng_normal(random)
+                                                                    : 2 * rng_uniform(random) - 1));
         dev->ops->upload(dev, array_at(dev, t->value, done), chunk, DTYPE_F32, n);
         done += n;
     }
+}
+
+void shape_fill(const adapter_tensor *t, backend *dev, distribution from, double spread,
+                rng *random) {
+    if (from == DRAW_CONSTANT)
+        dev->ops->fill(dev, t->value, spread, t->count);
+    else
+        fill(t, dev, from, 0, spread, random);
+}
+
+void shape_fill_around(const adapter_tensor *t, backend *dev, double mean, double deviation,
+                       rng *random) {
+    if (deviation == 0)
+        dev->ops->fill(dev, t->value, mean, t->count);
+    else
+        fill(t, dev, DRAW_NORMAL, mean, deviation, random);
 }
 
 graft_status shape_init_freed(adapter *a, backend *dev, const weight_source *weights,

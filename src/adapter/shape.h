@@ -40,6 +40,8 @@ adapter_tensor *adapter_tensor_at(const adapter *, size_t module, const char *su
 typedef enum distribution { DRAW_CONSTANT, DRAW_UNIFORM, DRAW_NORMAL } distribution;
 /* Fills a tensor with `spread` itself, U(-spread, spread), or N(0, spread). */
 void shape_fill(const adapter_tensor *, backend *, distribution, double spread, rng *);
+/* N(mean, deviation). */
+void shape_fill_around(const adapter_tensor *, backend *, double mean, double deviation, rng *);
 /* First values of the freed parameters: the base's. */
 graft_status shape_init_freed(adapter *, backend *, const weight_source *, graft_error *);
 /* Puts the freed parameters into the hooks. */

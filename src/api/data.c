@@ -117,6 +117,7 @@ static graft_status row_json(json_t **out, const data_report *r, const data_row_
         report_set(out, "answer",
                    json_string(row->source.answer == ANSWER_CHOSEN ? "chosen" : "rejected"));
     report_set(out, "weight", report_number((double)row->weight));
+    report_set(out, "task_id", json_integer(row->task));
     report_set(out, "tokens_count", json_integer(row->n));
     report_set(out, "supervised_count", json_integer(row->supervised));
     report_set(out, "text",

@@ -87,6 +87,8 @@ static graft_status row_text(strbuf *text, const data_report *r, const data_row_
                   (int)row->supervised);
     if (row->weight < 1 || row->weight > 1)
         strbuf_printf(text, ", weight %g", (double)row->weight);
+    if (row->task)
+        strbuf_printf(text, ", task %d", (int)row->task);
     strbuf_add_char(text, '\n');
     graft_status status = data_row_pieces(r, row, mark_piece, &marks, err);
     strbuf_printf(text, "%s\n  ids:", marks.was ? marks.off : "");

@@ -154,6 +154,8 @@ static graft_status evaluate(loss_total *total, opened *o, const dataset *data, 
     step_arena arena = {0};
     graft_status status = check_request(o, &counts, err);
     if (status == GRAFT_OK)
+        status = dataset_check_tasks(data, o->hooks.n_tasks, err);
+    if (status == GRAFT_OK)
         status = row_memory_open(&rows, counts.rows, err);
     if (status == GRAFT_OK)
         status = step_arena_create(&arena, &model, &limits, "evaluation", err);

@@ -162,6 +162,8 @@ static const graft_option options[] = {
     {"chat", NULL, FLAG, "false", NULL, 0, 0, GRAFT_VERB_GENERATE,
      "the prompt is a user's message: use the template"},
     {"system", NULL, TEXT, NULL, "TEXT", 0, 0, GENERATE, "system message of a chat"},
+    {"task_id", NULL, INTEGER, "0", "N", 0, 65535, GENERATE,
+     "the text's task, for adapters that know several"},
     {"max_new_tokens", NULL, INTEGER, NULL, "N", 1, 1e9, GENERATE, "tokens at most (default 256)"},
     {"temperature", NULL, NUMBER, NULL, "X", 0, 100, GENERATE, "0: greedy"},
     {"top_k", NULL, INTEGER, NULL, "N", 0, 1e9, GENERATE, "sample among the N likeliest; 0: all"},

@@ -22,7 +22,8 @@ struct graft_session {
     control_text *controls;
     int32_t *prompt; /* [n_prompt] ids of the text to continue */
     size_t n_prompt, prompt_capacity;
-    int64_t now; /* the clock of templates */
+    int32_t task; /* of every text */
+    int64_t now;  /* the clock of templates */
     const volatile int *stop;
 };
 
@@ -76,11 +77,23 @@ static graft_status need_template(const graft_session *s, graft_error *err) {
                      s->opened.folder);
 }
 
+static graft_status resolve_task(graft_session *s, graft_error *err) {
+    const int32_t n_tasks = s->opened.hooks.n_tasks;
+    s->task = (int32_t)recipe_integer(s->opened.recipe, "task_id");
+    if (!n_tasks || s->task < n_tasks)
+        return GRAFT_OK;
+    return error_set(err, GRAFT_E_USAGE,
+                     "--task-id is %d; the adapter has %d task%s, numbered from 0", (int)s->task,
+                     (int)n_tasks, n_tasks == 1 ? "" : "s");
+}
+
 static graft_status open_parts(graft_session *s, graft_error *err) {
     opened *o = &s->opened;
     graft_status status = open_weights(o, err);
     if (status == GRAFT_OK)
         status = open_trained_adapter(o, false, err);
+    if (status == GRAFT_OK)
+        status = resolve_task(s, err);
     if (status == GRAFT_OK)
         status = open_text(o, err);
     if (status == GRAFT_OK)
@@ -233,6 +246,7 @@ static graft_status continue_ids(graft_generation *out, graft_session *s,
         .prompt = s->prompt,
         .n_prompt = (int32_t)s->n_prompt,
         .max_new_tokens = sampling->max_new_tokens,
+        .task = s->task,
         .sampling = {sampling->temperature, sampling->top_k, sampling->top_p, sampling->min_p,
                      sampling->repetition_penalty},
         .seed = sampling->seed,

@@ -37,8 +37,9 @@ typedef struct linear_call {
     weight_ref weight;               /* [out, in] */
     const device_array *bias;        /* [out] or NULL */
     device_array *d_weight, *d_bias; /* as the weight is stored, [out]: added to; NULL: frozen */
-    bool
-        is_freed; /* the weight trains or has trained: its products are f32 whatever dev->compute */
+    /* The weight's products are f32 whatever dev->compute: it trains, or an adapter reckons with it
+     * for itself. */
+    bool is_exact;
     const low_rank_term *terms;
     int32_t n_terms;
 } linear_call;
@@ -140,6 +141,29 @@ typedef struct matmul_call {
     const token_rows *tokens; /* k runs over these tokens: summed on their grid, and then always
                                  added (gradients of weights); NULL: k is something else */
 } matmul_call;
+
+/* A few coefficients c [n] of a 2-D spectrum: w[p, q] = sum_k c_k cos(2 pi (p u_k / rows + q v_k /
+ * cols)), with u_k = place[k] / cols, v_k = place[k] % cols; places may repeat. */
+typedef struct spectrum_call {
+    int64_t rows, cols; /* of w; rows <= SPECTRUM_ROWS_MAX */
+    const device_array *c;
+    const int32_t *place; /* [n] */
+    int64_t n;
+    const device_array *waves; /* cos(2 pi j / rows), sin(...) for j < rows, then both for cols */
+    double scale;
+    device_array *scratch; /* spectrum_scratch_elements */
+} spectrum_call;
+
+enum { SPECTRUM_ROWS_MAX = 65536 };
+
+/* Columns are transformed two by two, in blocks of pairs that do not depend on the device. */
+static inline int64_t spectrum_block(int64_t rows) {
+    return rows < SPECTRUM_ROWS_MAX ? SPECTRUM_ROWS_MAX / rows : 1;
+}
+static inline int64_t spectrum_scratch_elements(int64_t rows, int64_t cols, int64_t n) {
+    int64_t pairs = (cols + 1) / 2, block = spectrum_block(rows);
+    return (pairs + block - 1) / block * n;
+}
 
 typedef enum activation_kind {
     ACTIVATION_IDENTITY,
@@ -307,6 +331,15 @@ typedef struct op_table {
     /* y[index[i]] += x[i], rows of cols elements, in the order of i: indices may repeat. */
     void (*scatter_add_rows)(backend *, device_array *y, const device_array *x,
                              const int32_t *index, int64_t n, int64_t cols);
+    /* A quarter turn of pairs: in every `group` of columns, halves a and b of x become -b and a
+     * (the other way with inverse, which is the transposed map). x, y [rows, cols]; y is not x. */
+    void (*rotate_halves)(backend *, device_array *y, const device_array *x, int64_t rows,
+                          int64_t cols, int64_t group, bool inverse);
+    /* w += scale * the real part of the inverse 2-D Fourier sum of the coefficients; c.gradient +=
+     * its transposed, from dw. See spectrum_call. */
+    void (*spectrum_fwd)(backend *, device_array *w, const spectrum_call *);
+    void (*spectrum_bwd)(backend *, device_array *d_c, const device_array *d_w,
+                         const spectrum_call *);
     /* y = f(x); y may alias x. dx = dy f'(x); dx may alias dy or x. */
     void (*activation_fwd)(backend *, device_array *y, const device_array *x, activation_kind,
                            int64_t n);

@@ -98,6 +98,22 @@ graft_status linear_pseudo_inverse(double *inverse, const double *a, int64_t n, 
     return status;
 }
 
+graft_status linear_solve(double *rows, double *a, int64_t n_rows, int64_t n, graft_error *err) {
+    graft_status status = check_size(n_rows, n, err);
+    if (status != GRAFT_OK)
+        return status;
+    lapack_int order = (lapack_int)n, *pivots = mem_array((size_t)n, sizeof *pivots);
+    if (!pivots)
+        return error_memory(err, (size_t)n * sizeof *pivots, "a system of equations");
+    lapack_int info =
+        LAPACKE_dgesv(LAPACK_COL_MAJOR, order, (lapack_int)n_rows, a, order, pivots, rows, order);
+    free(pivots);
+    if (info > 0)
+        return error_set(err, GRAFT_E_NUMERIC, "a system of %lld equations is singular",
+                         (long long)n);
+    return check_info(info, "solution", err);
+}
+
 void linear_matmul(double *c, const double *a, bool a_transposed, const double *b,
                    bool b_transposed, int64_t rows, int64_t cols, int64_t k, double scale) {
     cblas_dgemm(CblasRowMajor, a_transposed ? CblasTrans : CblasNoTrans,

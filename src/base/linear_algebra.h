@@ -24,6 +24,9 @@ graft_status linear_eigen(double *values, double *vectors, const double *a, int6
  * count as 0. */
 graft_status linear_pseudo_inverse(double *inverse, const double *a, int64_t n, double tolerance,
                                    graft_error *);
+/* Each row b of rows [n_rows, n] becomes the x with x a = b; a [n, n] is overwritten.
+ * GRAFT_E_NUMERIC when a is singular. */
+graft_status linear_solve(double *rows, double *a, int64_t n_rows, int64_t n, graft_error *);
 /* c [rows, cols] = scale a [rows, k] b [k, cols]; a transposed is stored [k, rows], b [cols, k]. */
 void linear_matmul(double *c, const double *a, bool a_transposed, const double *b,
                    bool b_transposed, int64_t rows, int64_t cols, int64_t k, double scale);

@@ -20,6 +20,9 @@ typedef struct torch_random {
     double kept_normal;
 } torch_random;
 
+/* Of a torch.Generator() that was given none. */
+#define TORCH_RANDOM_SEED_DEFAULT ((uint64_t)67280421310721)
+
 /* torch.manual_seed(seed), torch.Generator().manual_seed(seed) */
 void torch_random_seed(torch_random *, uint64_t seed);
 uint32_t torch_random_u32(torch_random *);

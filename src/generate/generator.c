@@ -13,6 +13,7 @@ struct generator {
     void *cache_memory;
     kv_cache cache;
     token_sampler sampler;
+    int32_t task;
     float *logits; /* [vocab] */
 };
 
@@ -105,6 +106,7 @@ static graft_status pass_tokens(generator *g, const int32_t *ids, int32_t n, boo
     const batch_row row = {.ids = ids,
                            .n = n,
                            .position_first = g->cache.length,
+                           .task = g->task,
                            .past = g->cache.length > 0 ? g->cache.views : NULL};
     step_buffers *step = &g->arena.step;
     batch_builder_begin(&g->arena.builder, false, 0);
@@ -189,6 +191,7 @@ graft_status generator_run(generate_result *out, generator *g, const generate_re
                            graft_error *err) {
     *out = (generate_result){0};
     const int32_t context = g->run.spec->max_positions - text_position(g);
+    g->task = request->task;
     if (request->n_prompt < 1)
         return error_set(err, GRAFT_E_INPUT,
                          "the prompt is empty, and the tokenizer adds no BOS: nothing to continue");

@@ -19,6 +19,7 @@ typedef struct generate_request {
     const int32_t *prompt; /* [n_prompt], at least one token */
     int32_t n_prompt;
     int64_t max_new_tokens;
+    int32_t task; /* of the text, for adapters that know several */
     sampling_options sampling;
     uint64_t seed;
     const int32_t *eos; /* [n_eos]: tokens that end the answer and are not part of it */

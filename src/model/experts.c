@@ -77,6 +77,7 @@ static hooked_linear expert_linear(const block_pass *p, int32_t expert, expert_s
         linear.call.weight.data = array_at_const(p->dev, stack->value, first);
         linear.call.weight.type = p->dev->element;
         linear.call.weight.row_stride = weight.is_transposed ? weight.rows : weight.cols;
+        linear.call.is_exact = true;
         if (stack->gradient)
             linear.call.d_weight = array_at(p->dev, stack->gradient, first);
     }

@@ -128,6 +128,7 @@ typedef struct model_hooks {
     freed_parameter positions;
     freed_parameter outer_norm[N_OUTER_NORMS], outer_norm_bias[N_OUTER_NORMS];
     sequence_hook sequence;
+    int32_t n_tasks; /* what rows may name as their task; 0: it means nothing to the adapter */
     /* Set by model_hooks_finish, so that backward stops as early as it may: the lowest block with a
      * hook (n_layers: none has; a trained past is every block's) and whether the embedding, or what
      * stands beside it, has one. Frozen hooks count too: with shapes only nobody can tell, and the

@@ -11,7 +11,7 @@ linear_call linear_hooked(const backend *dev, const weight_ref *weight, const de
         call.weight.type = dev->element;
         call.weight.row_stride = weight->is_transposed ? weight->rows : weight->cols;
         call.d_weight = hook->weight.gradient;
-        call.is_freed = true;
+        call.is_exact = true;
     }
     if (hook->bias.is_freed) {
         call.bias = hook->bias.value;

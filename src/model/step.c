@@ -7,9 +7,10 @@
 static device_array *virtual_table(const model_run *run, const device_array *table,
                                    const segment *s) {
     const sequence_hook *sequence = &run->hooks->sequence;
-    assert(s->task >= 0 && s->task < sequence->n_tasks);
+    int32_t task = sequence->n_tasks > 1 ? s->task : 0;
+    assert(task >= 0 && task < sequence->n_tasks);
     return array_at(run->dev, (device_array *)table,
-                    (int64_t)s->task * sequence->n_virtual * run->spec->embedding_dim);
+                    (int64_t)task * sequence->n_virtual * run->spec->embedding_dim);
 }
 
 static void virtual_forward(const model_run *run, device_array *rows, const batch *b) {

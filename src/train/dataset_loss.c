@@ -19,6 +19,7 @@ static bool next_row(void *context, batch_row *out) {
                        .targets = view.targets,
                        .n = view.n,
                        .weight = rows->weight,
+                       .task = view.task,
                        .row_id = row};
     rows->next++;
     return true;

@@ -167,6 +167,17 @@ static graft_status describe_run(run *r, graft_error *err) {
 
 /* ---- Memory ---- */
 
+/* A stream's rows are checked as they come. */
+static graft_status check_tasks(const run *r, graft_error *err) {
+    const train_inputs *in = r->in;
+    graft_status status = GRAFT_OK;
+    if (!in->stream)
+        status = dataset_check_tasks(in->data, r->hooks.n_tasks, err);
+    if (status == GRAFT_OK && in->eval_data)
+        status = dataset_check_tasks(in->eval_data, r->hooks.n_tasks, err);
+    return status;
+}
+
 static graft_status plan_memory(run *r, arena_shape *shape, graft_error *err) {
     const train_inputs *in = r->in;
     graft_status status = optimizer_shape(in->adapter, r->config, err);
@@ -174,6 +185,9 @@ static graft_status plan_memory(run *r, arena_shape *shape, graft_error *err) {
         return status;
     adapter_bind(in->adapter, &r->hooks);
     model_hooks_finish(&r->hooks, in->spec);
+    status = check_tasks(r, err);
+    if (status != GRAFT_OK)
+        return status;
     const plan_request request = {
         .spec = in->spec,
         .adapter = in->adapter,

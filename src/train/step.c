@@ -105,8 +105,10 @@ static void measure(run *r, train_metrics *metrics, double started_s) {
 
 /* The rows of the next step, out of memory or as they are read. */
 static graft_status take_rows(run *r, stream_rows *out, graft_error *err) {
-    if (r->in->stream)
-        return data_stream_next(r->in->stream, out, r->count.rows_per_step, err);
+    if (r->in->stream) {
+        graft_status status = data_stream_next(r->in->stream, out, r->count.rows_per_step, err);
+        return status == GRAFT_OK ? dataset_check_tasks(out->data, r->hooks.n_tasks, err) : status;
+    }
     out->data = r->in->data;
     out->n = sampler_next(r->order, &out->rows, r->count.rows_per_step);
     return GRAFT_OK;

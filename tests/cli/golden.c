@@ -93,12 +93,34 @@ static const golden_case cases[] = {
     {"prompt_tuning", {NULL}, 1, false},
     {"prefix_tuning", {NULL}, 1, false},
     {"prefix_tuning_zero", {NULL}, 1, false},
+    {"frod", {NULL}, 1, false},
     {"prefix_tuning_projection", {NULL}, 1, false},
     {"prompt_tuning_text", {NULL}, 1, false},
     {"p_tuning", {NULL}, 1, false},
     {"p_tuning_lstm", {NULL}, 1, false},
     {"cartridge", {NULL}, 1, false},
     {"cpt", {NULL}, 1, false},
+    {"osf", {NULL}, 1, false},
+    {"peanut", {NULL}, 1, false},
+    {"road_1", {NULL}, 1, false},
+    {"road_2", {NULL}, 1, false},
+    {"road_4", {NULL}, 1, false},
+    {"fourierft", {NULL}, 1, false},
+    {"waveft", {NULL}, 1, false},
+    {"waveft_db4", {NULL}, 1, false},
+    {"c3a", {NULL}, 1, false},
+    {"oft_neumann", {NULL}, 1, false},
+    {"oft_cayley", {NULL}, 1, false},
+    {"oft_share_coft", {NULL}, 1, false},
+    {"boft", {NULL}, 1, false},
+    {"hra", {NULL}, 1, false},
+    {"hra_gs", {NULL}, 1, false},
+    {"ln_tuning", {NULL}, 1, false},
+    {"beft", {NULL}, 1, false},
+    {"shira", {NULL}, 1, false},
+    {"supertuning", {NULL}, 1, false},
+    {"supertuning_supra", {NULL}, 1, false},
+    {"multitask_prompt_tuning", {NULL}, 1, false},
 };
 
 enum { STEPS = 10, ROWS = 2, TOKENS = 48 };
@@ -127,7 +149,7 @@ static const void *tensor_data(const safetensors *file, const char *name, dtype 
     return view.data;
 }
 
-/* The batches as pre-tokenised rows, padding left off. */
+/* The batches as pre-tokenised rows, padding left off; a batch's rows are of task 0 and 1. */
 static char *write_rows(const char *name, int micro_batches) {
     char *path = golden_path(name, "batch.safetensors");
     safetensors *file = open_tensors(path);
@@ -146,7 +168,7 @@ static char *write_rows(const char *name, int micro_batches) {
         strbuf_add_text(&text, "], \"labels\": [");
         for (int t = 0; t < n; t++)
             strbuf_printf(&text, "%s%d", t ? ", " : "", (int)labels[r * TOKENS + (size_t)t]);
-        strbuf_add_text(&text, "]}\n");
+        strbuf_printf(&text, "], \"task_id\": %d}\n", (int)(r % ROWS));
     }
     char *rows_path = strdup(test_file("rows.jsonl", text.data, text.length));
     strbuf_free(&text);

@@ -260,6 +260,82 @@ static void resume_of_a_finished_run(void **state) {
     free(model);
 }
 
+/* ---- Tasks ---- */
+
+static json_t *eval_of(const char *model, const char *adapter, const char *rows) {
+    return cli_json(ARGS("eval", "--model", model, "--adapter", adapter, "--data", rows, "--json"));
+}
+
+static char *task_rows(const char *name, int cat, int dog) {
+    char text[512];
+    snprintf(text, sizeof text,
+             "{\"prompt\": \"I am a\", \"completion\": \" cat on a mat\", \"task_id\": %d}\n"
+             "{\"prompt\": \"I am a\", \"completion\": \" big red dog\", \"task_id\": %d}\n",
+             cat, dog);
+    return strdup(test_file(name, text, strlen(text)));
+}
+
+/* One prompt, two answers: only the task tells which. */
+static void rows_of_tasks_learn_their_own(void **state) {
+    (void)state;
+    char *model = cli_model(), *output = cli_path("tasks"), *rows = task_rows("a.jsonl", 0, 1),
+         *swapped = task_rows("b.jsonl", 1, 0), *third = task_rows("c.jsonl", 0, 2);
+    const char *const train[] = {"train",
+                                 "--quiet",
+                                 "--model",
+                                 model,
+                                 "--output-dir",
+                                 output,
+                                 "--method",
+                                 "multitask_prompt_tuning",
+                                 "--adapter-set",
+                                 "num_tasks=2",
+                                 "--adapter-set",
+                                 "num_virtual_tokens=4",
+                                 "--learning-rate",
+                                 "1e-1",
+                                 "--max-steps",
+                                 "60",
+                                 "--per-device-train-batch-size",
+                                 "2",
+                                 "--data",
+                                 NULL,
+                                 NULL,
+                                 NULL};
+    const char *arguments[sizeof train / sizeof *train];
+    memcpy(arguments, train, sizeof train);
+    const size_t data = sizeof train / sizeof *train - 3;
+    arguments[data] = third;
+    cli_refused("c.jsonl:2: task_id is 2; the adapter has 2 tasks", arguments);
+    arguments[data + 1] = "--streaming";
+    cli_refused("c.jsonl:2: task_id is 2; the adapter has 2 tasks", arguments);
+    arguments[data + 1] = NULL;
+    arguments[data] = rows;
+    cli_result trained = cli_ok(arguments);
+    cli_free(&trained);
+    json_t *own = eval_of(model, output, rows), *other = eval_of(model, output, swapped);
+    assert_true(2 * cli_number(own, "loss") < cli_number(other, "loss"));
+    json_decref(own);
+    json_decref(other);
+    cli_refused("c.jsonl:2: task_id is 2",
+                ARGS("eval", "--model", model, "--adapter", output, "--data", third));
+    cli_refused("--task-id is 2; the adapter has 2 tasks",
+                ARGS("generate", "--model", model, "--adapter", output, "--prompt", "I am a",
+                     "--task-id", "2"));
+    cli_result said[2];
+    for (int task = 0; task < 2; task++)
+        said[task] = cli_ok(ARGS("generate", "--model", model, "--adapter", output, "--prompt",
+                                 "I am a", "--max-new-tokens", "4", "--task-id", task ? "1" : "0"));
+    assert_string_not_equal(strbuf_text(&said[0].out), strbuf_text(&said[1].out));
+    cli_free(&said[0]);
+    cli_free(&said[1]);
+    free(third);
+    free(swapped);
+    free(rows);
+    free(output);
+    free(model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fine_tune_learns_and_leaves_its_files),
@@ -271,6 +347,7 @@ int main(void) {
         cmocka_unit_test(options_beside_a_description_of_the_adapter),
         cmocka_unit_test(model_folder_stays_as_it_was),
         cmocka_unit_test(resume_of_a_finished_run),
+        cmocka_unit_test(rows_of_tasks_learn_their_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

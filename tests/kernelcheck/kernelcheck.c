@@ -7,6 +7,7 @@
  * few more steps, which adds to the count. A wrong index, a lost block or a missing edge is larger
  * by orders of magnitude. */
 #include "backend/cpu/kernels.h"
+#include "base/rng.h"
 #include "tests/kernelcheck/op_run.h"
 #include "tests/support/support.h"
 
@@ -340,6 +341,80 @@ static void stored_types_are_uploaded(void **state) {
     backend_destroy(&dev);
 }
 
+/* ---- tiles of B as it is stored ---- */
+
+enum { STORED_GAP = 3, STORED_TAIL = 5, STORED_STRIDE = K_BLOCK_MAX + STORED_GAP };
+
+typedef struct stored_case {
+    float a[K_BLOCK_MAX * TILE_ROWS_MAX], a_tail[STORED_TAIL * TILE_ROWS_MAX];
+    float b_tail[STORED_TAIL * TILE_COLS_MAX], b[STORED_STRIDE * TILE_COLS_MAX];
+    float packed[K_BLOCK_MAX * TILE_COLS_MAX];
+    uint32_t stored[STORED_STRIDE * TILE_COLS_MAX];
+    float want[STORED_ROWS * TILE_COLS_MAX], got[STORED_ROWS * TILE_COLS_MAX];
+} stored_case;
+
+static void fill_random(float *x, int32_t n, rng *r) {
+    for (int32_t i = 0; i < n; i++)
+        x[i] = (float)(rng_u32(r) >> 8) * 0x1p-24f - 0.5f;
+}
+
+static void check_stored_tile(stored_case *s, const gemm_kernels *kernels, dtype type, int32_t k,
+                              int32_t rows, bool has_tail) {
+    /* not aligned; and wider than k, so that what follows a row must not count */
+    const char *b = (const char *)s->stored + dtype_bytes(type);
+    int32_t stride = STORED_STRIDE - 1;
+    gemm_tile tile = {.c = s->want,
+                      .c_stride = kernels->tile_cols,
+                      .a = s->a,
+                      .b = s->packed,
+                      .a_tail = s->a_tail,
+                      .b_tail = s->b_tail,
+                      .k = k,
+                      .k_tail = has_tail ? STORED_TAIL : 0,
+                      .rows = rows,
+                      .scale = 0.75f,
+                      .add = has_tail};
+    kernels->pack_b_rows(s->packed, b, type, stride, kernels->tile_cols, k);
+    memset(s->want, 0, sizeof s->want);
+    memset(s->got, 0, sizeof s->got);
+    kernels->tile(&tile);
+    tile.c = s->got;
+    tile.b = NULL;
+    kernels->tile_stored(&tile, b, type, stride);
+    if (memcmp(s->want, s->got, sizeof s->want) != 0)
+        fail_msg("type %d, k %d, %d rows: other bits than the packed tile's", (int)type, k, rows);
+}
+
+static void stored_tiles_have_the_packed_bits(void **state) {
+    const test_of *t = *state;
+    backend *dev = table_backend(t->table, 1); /* skips where the table cannot run */
+    backend_destroy(&dev);
+    const gemm_kernels *kernels = cpu_kernels_at((size_t)t->table)->gemm;
+    static const dtype types[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
+    static const int32_t lengths[] = {1, 7, 8, 15, 16, 24, 37, 288, K_BLOCK_MAX};
+    if (!kernels->tile_stored)
+        skip();
+    stored_case *s = calloc(1, sizeof *s);
+    assert_non_null(s);
+    rng r = rng_create(1, 2);
+    fill_random(s->a, K_BLOCK_MAX * TILE_ROWS_MAX, &r);
+    fill_random(s->a_tail, STORED_TAIL * TILE_ROWS_MAX, &r);
+    fill_random(s->b_tail, STORED_TAIL * TILE_COLS_MAX, &r);
+    fill_random(s->b, STORED_STRIDE * TILE_COLS_MAX, &r);
+    for (int poison = 0; poison < 2; poison++) {
+        if (poison) /* in one column */
+            s->b[3 * STORED_STRIDE] = INFINITY;
+        for (size_t type = 0; type < sizeof types / sizeof types[0]; type++) {
+            dtype_store_f32(s->stored, s->b, types[type], STORED_STRIDE * TILE_COLS_MAX);
+            for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++)
+                for (int32_t rows = 1; rows <= STORED_ROWS; rows++)
+                    for (int tail = 0; tail < 2; tail++)
+                        check_stored_tile(s, kernels, types[type], lengths[i], rows, tail);
+        }
+    }
+    free(s);
+}
+
 /* ---- the list of tests ---- */
 
 enum { TESTS_MAX = 4096 };
@@ -380,6 +455,7 @@ static void add_table(int table) {
     add_test(activation_holds_over_the_whole_range, "activation_holds", NULL, table);
     add_test(sum_of_squares_is_double_and_ordered, "sum_of_squares_is_ordered", NULL, table);
     add_test(stored_types_are_uploaded, "stored_types_are_uploaded", NULL, table);
+    add_test(stored_tiles_have_the_packed_bits, "stored_tiles_have_the_packed_bits", NULL, table);
 }
 
 int main(void) {

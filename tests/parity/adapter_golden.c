@@ -78,6 +78,7 @@ static const char *const cases[] = {
     "prompt_tuning",
     "prefix_tuning",
     "prefix_tuning_zero",
+    "frod",
     "prefix_tuning_projection",
     "prompt_tuning_text",
     "p_tuning",
@@ -85,6 +86,28 @@ static const char *const cases[] = {
     "cartridge",
     "cpt",
     "multitask_prompt_tuning",
+    "osf",
+    "peanut",
+    "road_1",
+    "road_2",
+    "road_4",
+    "fourierft",
+    "waveft",
+    "waveft_db4",
+    "c3a",
+    "oft_neumann",
+    "oft_cayley",
+    "oft_share_coft",
+    "boft",
+    "hra",
+    "hra_gs",
+    "ln_tuning",
+    "beft",
+    "shira",
+    "supertuning",
+    "supertuning_supra",
+    "psoft",
+    "psoft_neumann",
 };
 
 enum { ROWS = 2, SEQ = 48 };
@@ -95,6 +118,7 @@ typedef struct golden_case {
     void *memory;
     safetensors *expect, *batch;
     int32_t ids[ROWS][SEQ], targets[ROWS][SEQ], length[ROWS], n_labelled;
+    double **turns; /* [n_tensors] of PSOFT: see turn_rotations; an entry or all NULL */
 } golden_case;
 
 static tensor_view find(const safetensors *file, const char *name) {
@@ -163,6 +187,50 @@ static void load_unsaved(golden_case *g, const char *name) {
     safetensors_close(&file);
 }
 
+/* PSOFT's file does not hold the singular directions, and their signs are the LAPACK library's. The
+ * golden's (constants.safetensors) tell which of ours are turned; a rotation is turned with them,
+ * and its gradient: element (i, j) by the signs of i and j. */
+static void turn_rotation(golden_case *g, const safetensors *constants, size_t index,
+                          const low_rank_term *term) {
+    const adapter_tensor *t = &g->adapter->tensors[index];
+    const model_module *m = &g->adapter->modules[t->module];
+    char key[256];
+    snprintf(key, sizeof key, "base_model.model.%s._psoft_A_cache", m->name);
+    const float *golden = values_of(constants, key);
+    double *ours = model_case_download(&g->model, term->a, term->rank * m->cols), signs[64],
+           *values = model_case_download(&g->model, t->value, t->count);
+    double *turns = g->turns[index] = mem_array((size_t)t->count, sizeof *turns);
+    assert_non_null(turns);
+    for (int32_t i = 0; i < term->rank; i++) {
+        double along = 0, length = 0;
+        for (int64_t j = 0; j < m->cols; j++) {
+            along += ours[i * m->cols + j] * (double)golden[i * m->cols + j];
+            length += ours[i * m->cols + j] * ours[i * m->cols + j];
+        }
+        signs[i] = along > 0 ? 1 : -1;
+        test_assert_near(fabs(along), length, 0, 1e-3, "PSOFT's singular directions");
+    }
+    for (int32_t i = 0, at = 0; i < term->rank; i++)
+        for (int32_t j = i + 1; j < term->rank; j++, at++)
+            values[at] *= turns[at] = signs[i] * signs[j];
+    g->model.dev->ops->upload(g->model.dev, t->value, values, DTYPE_F64, t->count);
+    free(ours);
+    free(values);
+}
+
+static void turn_rotations(golden_case *g, const char *name) {
+    safetensors *constants = open_file(name, "constants.safetensors");
+    g->turns = mem_array(g->adapter->n_tensors, sizeof *g->turns);
+    assert_non_null(g->turns);
+    for (size_t i = 0; i < g->adapter->n_tensors; i++)
+        for (size_t k = 0; k < g->adapter->n_terms; k++)
+            if (strstr(g->adapter->tensors[i].key, "psoft_R.weight") &&
+                g->adapter->terms[k].dropout_stream == g->adapter->tensors[i].module)
+                turn_rotation(g, constants, i, &g->adapter->terms[k]);
+    safetensors_close(&constants);
+    assert_ok(adapter_prepare(g->adapter, g->model.dev, g->model.weights, &test_error));
+}
+
 /* The adapter of the case; without one, every weight trains. */
 static void make_adapter(golden_case *g, const char *name) {
     bool is_full = !strcmp(name, "full");
@@ -183,6 +251,8 @@ static void make_adapter(golden_case *g, const char *name) {
         load_unsaved(g, name);
     adapter_bind(g->adapter, &g->model.hooks);
     assert_ok(adapter_prepare(g->adapter, g->model.dev, g->model.weights, &test_error));
+    if (!strcmp(g->adapter->method->peft_type, "PSOFT"))
+        turn_rotations(g, name);
 }
 
 /* The goldens of methods with tasks have row 0 of task 0, row 1 of task 1. */
@@ -213,6 +283,9 @@ static void open_case(golden_case *g, const char *name, int which) {
 
 static void close_case(golden_case *g) {
     g->model.dev->ops->release(g->model.dev, g->memory);
+    for (size_t i = 0; g->turns && i < g->adapter->n_tensors; i++)
+        free(g->turns[i]);
+    free(g->turns);
     adapter_destroy(&g->adapter);
     model_case_close(&g->model);
     safetensors_close(&g->expect);
@@ -249,6 +322,9 @@ static void check_logits(golden_case *g, const char *name) {
 static double gradient_distance(const golden_case *g, const adapter_tensor *t,
                                 const float *expected, double *squares) {
     double *got = model_case_download(&g->model, t->gradient, t->count), apart = 0, norm = 0;
+    const double *turns = g->turns ? g->turns[t - g->adapter->tensors] : NULL;
+    for (int64_t i = 0; turns && i < t->count; i++)
+        got[i] *= turns[i];
     for (int64_t i = 0; i < t->count; i++) {
         *squares += got[i] * got[i];
         if (!expected)

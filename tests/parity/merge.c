@@ -1,6 +1,8 @@
 /* A merged model computes what the base with its adapter computes: a line a method that merges. */
 #include "tests/parity/adapter_case.h"
 
+#include "adapter/targets.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,6 +103,77 @@ static const adapter_kind kinds[] = {
      "{\"peft_type\": \"DEFT\", \"target_modules\": \"all-linear\", \"r\": 3, "
      "\"decomposition_method\": \"qr\", \"para\": true}",
      NULL},
+    {"oft", "{\"peft_type\": \"OFT\", \"target_modules\": \"all-linear\", \"oft_block_size\": 4}",
+     NULL},
+    {"oft_cayley",
+     "{\"peft_type\": \"OFT\", \"target_modules\": \"all-linear\", \"oft_block_size\": 0, \"r\": "
+     "2, \"use_cayley_neumann\": false}",
+     NULL},
+    {"oft_terms",
+     "{\"peft_type\": \"OFT\", \"target_modules\": \"all-linear\", \"oft_block_size\": 4, "
+     "\"block_share\": true, \"num_cayley_neumann_terms\": 7}",
+     NULL},
+    {"boft",
+     "{\"peft_type\": \"BOFT\", \"target_modules\": \"all-linear\", \"boft_block_size\": 2}", NULL},
+    {"hra", "{\"peft_type\": \"HRA\", \"target_modules\": \"all-linear\", \"r\": 3}", NULL},
+    {"hra_gs",
+     "{\"peft_type\": \"HRA\", \"target_modules\": \"all-linear\", \"r\": 3, \"apply_GS\": true, "
+     "\"init_weights\": false}",
+     NULL},
+    {"road_1", "{\"peft_type\": \"ROAD\", \"target_modules\": \"all-linear\", \"group_size\": 2}",
+     NULL},
+    {"road_2",
+     "{\"peft_type\": \"ROAD\", \"target_modules\": [\"q_proj\", \"down_proj\"], \"group_size\": "
+     "4, \"variant\": \"road_2\"}",
+     NULL},
+    {"road_4",
+     "{\"peft_type\": \"ROAD\", \"target_modules\": \"all-linear\", \"group_size\": 2, "
+     "\"variant\": \"road_4\"}",
+     NULL},
+    {"psoft",
+     "{\"peft_type\": \"PSOFT\", \"target_modules\": \"all-linear\", \"r\": 3, \"psoft_dropout\": "
+     "0.25}",
+     NULL},
+    {"psoft_bounded",
+     "{\"peft_type\": \"PSOFT\", \"target_modules\": [\"q_proj\", \"up_proj\"], \"r\": 4, "
+     "\"use_cayley_neumann\": true, \"cayley_neumann_eps\": 0.2, \"ab_svd_init\": \"pissa_init\", "
+     "\"psoft_svd\": \"lowrank\"}",
+     NULL},
+    {"psoft_plain",
+     "{\"peft_type\": \"PSOFT\", \"target_modules\": [\"q_proj\", \"up_proj\"], \"r\": 3, "
+     "\"psoft_orth\": false, \"psoft_mag_a\": false}",
+     NULL},
+    {"fourierft",
+     "{\"peft_type\": \"FOURIERFT\", \"target_modules\": \"all-linear\", \"n_frequency\": 9, "
+     "\"scaling\": 10.0}",
+     NULL},
+    {"waveft",
+     "{\"peft_type\": \"WAVEFT\", \"target_modules\": \"all-linear\", \"n_frequency\": 20, "
+     "\"scaling\": 2.0, \"wavelet_family\": \"db2\"}",
+     NULL},
+    {"waveft_plain",
+     "{\"peft_type\": \"WAVEFT\", \"target_modules\": \"all-linear\", \"n_frequency\": 20, "
+     "\"scaling\": 0.5, \"use_idwt\": false, \"proportional_parameters\": true}",
+     NULL},
+    {"c3a", "{\"peft_type\": \"C3A\", \"target_modules\": \"all-linear\", \"block_size\": 2}",
+     NULL},
+    {"shira", "{\"peft_type\": \"SHIRA\", \"target_modules\": \"all-linear\", \"r\": 1}", NULL},
+    {"supertuning",
+     "{\"peft_type\": \"SUPERTUNING\", \"target_modules\": \"all-linear\", \"sparsity\": 0.7}",
+     NULL},
+    {"supra",
+     "{\"peft_type\": \"SUPERTUNING\", \"target_modules\": \"all-linear\", \"sparsity\": 0.7, "
+     "\"select_top\": false, \"r\": 2, \"lora_dropout\": 0.25}",
+     NULL},
+    {"ln_tuning", "{\"peft_type\": \"LN_TUNING\"}", NULL},
+    {"beft", "{\"peft_type\": \"BEFT\"}", NULL},
+    {"peanut",
+     "{\"peft_type\": \"PEANUT\", \"target_modules\": \"all-linear\", \"r\": 3, \"depth\": 2, "
+     "\"act_fn\": \"tanh\"}",
+     NULL},
+    {"frod", "{\"peft_type\": \"FROD\", \"target_modules\": \"all-linear\", \"sparse_rate\": 0.1}",
+     NULL},
+    {"osf", "{\"peft_type\": \"OSF\", \"target_modules\": \"all-linear\"}", NULL},
 };
 
 /* The module's weight (and bias) as the adapter makes them, in place of the base's. */
@@ -131,6 +204,18 @@ static void merge_module(adapter_case *from, model_case *to, size_t index) {
         hook->bias = (freed_parameter){.value = b->value, .is_freed = true};
 }
 
+static void merge_norm(adapter_case *from, model_case *to, size_t index) {
+    const model_module *module = &to->modules[index];
+    char name[160];
+    tensor_view weight;
+    snprintf(name, sizeof name, "%s.weight", module->name);
+    assert_true(weight_source_tensor(&weight, to->weights, name));
+    test_parameter *w = model_case_parameter(to, name, &weight, module->rows);
+    assert_ok(adapter_merge(from->adapter, to->dev, index, w->value, NULL, NULL, &test_error));
+    *model_hooks_parameter(&to->hooks, module, false) =
+        (freed_parameter){.value = w->value, .is_freed = true};
+}
+
 /* The adapter's device makes the merged weights, so both models live on it. */
 static void check_merge(const adapter_kind *kind, int which) {
     static adapter_case c;
@@ -142,6 +227,8 @@ static void check_merge(const adapter_kind *kind, int which) {
     for (size_t i = 0; i < merged.n_modules; i++)
         if (merged.modules[i].kind != MODULE_NORM)
             merge_module(&c, &merged, i);
+        else if (c.adapter->targets[i].is_target)
+            merge_norm(&c, &merged, i);
     model_case_layout(&merged, &adapter_case_limits);
     adapter_case_fill(&merged, false);
     float *alone = adapter_case_logits(&merged);

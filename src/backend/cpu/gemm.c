@@ -335,8 +335,7 @@ static void run_panel(const gemm_round *r, thread_buffers *buffers, const row_pi
     const gemm_target *target = panel->target;
     int64_t row_step = target->is_turned ? 1 : target->c_stride;
     int64_t col_step = target->is_turned ? target->c_stride : 1;
-    gemm_pack_b(r->kernels, buffers->b, &target->b[block->source], panel->col, panel->cols,
-                block->k_begin, block->k);
+    const gemm_operand *b = &target->b[block->source];
     gemm_block product = {.c = target->c + rows->begin * row_step + panel->col * col_step,
                           .c_stride = target->c_stride,
                           .a = packed_at(r, block, rows->panel),
@@ -349,9 +348,18 @@ static void run_panel(const gemm_round *r, thread_buffers *buffers, const row_pi
                           .scale = target->scale,
                           .add = target->add || !block->is_first,
                           .is_turned = target->is_turned};
-    if (next)
-        product.ahead = gemm_ahead_of(&next->panel.target->b[next->block->source], next->panel.col,
-                                      next->panel.cols, next->block->k_begin, next->block->k);
+    if (!target->is_turned &&
+        gemm_takes_stored(r->kernels, b, rows->end - rows->begin, panel->cols)) {
+        product.b_stored = gemm_operand_at(b, panel->col, block->k_begin);
+        product.b_type = b->type;
+        product.b_stride = b->stride;
+    } else {
+        gemm_pack_b(r->kernels, buffers->b, b, panel->col, panel->cols, block->k_begin, block->k);
+        if (next)
+            product.ahead =
+                gemm_ahead_of(&next->panel.target->b[next->block->source], next->panel.col,
+                              next->panel.cols, next->block->k_begin, next->block->k);
+    }
     for (int64_t rank = 0;; rank += K_BLOCK_MAX) {
         if (block->is_last && r->tail_ranks > 0) {
             product.k_tail = pack_b_tail(r, buffers->b_tail, rows, panel, rank);

@@ -91,6 +91,9 @@ typedef struct gemm_block {
     float *c;
     int64_t c_stride;
     const float *a, *b;
+    const void *b_stored; /* NULL: b is packed; else see gemm_kernels.tile_stored: one tile */
+    dtype b_type;
+    int64_t b_stride;
     int32_t rows, cols, k;
     const float *a_tail, *b_tail; /* of one panel of columns; k_tail 0: none */
     int64_t a_tail_stride;        /* elements from one panel of rows to the next */
@@ -106,6 +109,10 @@ void gemm_pack_a(const gemm_kernels *, float *panels, const gemm_operand *, int6
                  int32_t n, int64_t k_begin, int32_t k);
 void gemm_pack_b(const gemm_kernels *, float *panels, const gemm_operand *, int64_t first,
                  int32_t n, int64_t k_begin, int32_t k);
+
+/* Whether rows by cols of a product may take B as it is stored; and where it is. */
+bool gemm_takes_stored(const gemm_kernels *, const gemm_operand *b, int64_t rows, int32_t cols);
+const void *gemm_operand_at(const gemm_operand *, int64_t i, int64_t k);
 
 /* What gemm_pack_b would read. */
 gemm_ahead gemm_ahead_of(const gemm_operand *, int64_t first, int32_t n, int64_t k_begin,

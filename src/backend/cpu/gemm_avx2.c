@@ -1,6 +1,6 @@
 /* Matrix-product kernels for AVX2: tiles of 6 x 16 in ymm registers, two of B and one broadcast
  * element of A. */
-#include "backend/cpu/gemm_pack_x86.h"
+#include "backend/cpu/gemm_stored_x86.h"
 
 enum { ROWS = 6, COLS = 16, WIDTH = 8 };
 
@@ -67,6 +67,10 @@ static void tile(const gemm_tile *t) {
     }
 }
 
+static void tile_stored(const gemm_tile *t, const void *b, dtype type, int64_t stride) {
+    stored_tile(t, b, type, stride, ROWS, COLS);
+}
+
 static void pack_a_rows(float *panel, const float *a, int64_t stride, int32_t n, int32_t k) {
     pack_rows_any(panel, a, DTYPE_F32, stride, n, k, ROWS);
 }
@@ -91,6 +95,7 @@ const gemm_kernels *gemm_kernels_avx2(void) {
                                          .tile_cols = COLS,
                                          .k_block = 320,
                                          .tile = tile,
+                                         .tile_stored = tile_stored,
                                          .pack_a_rows = pack_a_rows,
                                          .pack_a_cols = pack_a_cols,
                                          .pack_b_rows = pack_b_rows,

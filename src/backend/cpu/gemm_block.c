@@ -1,16 +1,22 @@
 /* Packing, and products of packed panels. */
 #include "backend/cpu/gemm.h"
 
-static const char *operand_at(const gemm_operand *x, int64_t i, int64_t k) {
+const void *gemm_operand_at(const gemm_operand *x, int64_t i, int64_t k) {
     int64_t at = x->is_k_major ? k * x->stride + i : i * x->stride + k;
     return (const char *)x->data + at * (int64_t)dtype_bytes(x->type);
+}
+
+bool gemm_takes_stored(const gemm_kernels *kernels, const gemm_operand *b, int64_t rows,
+                       int32_t cols) {
+    return kernels->tile_stored && rows <= STORED_ROWS && cols == kernels->tile_cols &&
+           !b->is_k_major;
 }
 
 void gemm_pack_a(const gemm_kernels *kernels, float *panels, const gemm_operand *a, int64_t first,
                  int32_t n, int64_t k_begin, int32_t k) {
     int32_t step = kernels->tile_rows;
     for (int32_t i = 0; i < n; i += step) {
-        const float *source = (const float *)(const void *)operand_at(a, first + i, k_begin);
+        const float *source = gemm_operand_at(a, first + i, k_begin);
         int32_t count = n - i < step ? n - i : step;
         if (a->is_k_major)
             kernels->pack_a_cols(panels, source, a->stride, count, k);
@@ -24,7 +30,7 @@ void gemm_pack_b(const gemm_kernels *kernels, float *panels, const gemm_operand 
                  int32_t n, int64_t k_begin, int32_t k) {
     int32_t step = kernels->tile_cols;
     for (int32_t i = 0; i < n; i += step) {
-        const void *source = operand_at(b, first + i, k_begin);
+        const void *source = gemm_operand_at(b, first + i, k_begin);
         int32_t count = n - i < step ? n - i : step;
         if (b->is_k_major)
             kernels->pack_b_cols(panels, source, b->type, b->stride, count, k);
@@ -37,7 +43,7 @@ void gemm_pack_b(const gemm_kernels *kernels, float *panels, const gemm_operand 
 gemm_ahead gemm_ahead_of(const gemm_operand *x, int64_t first, int32_t n, int64_t k_begin,
                          int32_t k) {
     int32_t element = (int32_t)dtype_bytes(x->type);
-    return (gemm_ahead){.at = operand_at(x, first, k_begin),
+    return (gemm_ahead){.at = gemm_operand_at(x, first, k_begin),
                         .stride = x->stride * element,
                         .rows = x->is_k_major ? k : n,
                         .bytes = (x->is_k_major ? n : k) * element};
@@ -99,7 +105,9 @@ void gemm_block_run(const gemm_kernels *kernels, const gemm_block *block) {
         for (int32_t i = 0; i < block->rows; i += tile_rows) {
             tile.rows = block->rows - i < tile_rows ? block->rows - i : tile_rows;
             tile.c = block->c + i * row_step + j * col_step;
-            if (cols >= tile_cols && !block->is_turned)
+            if (block->b_stored)
+                kernels->tile_stored(&tile, block->b_stored, block->b_type, block->b_stride);
+            else if (cols >= tile_cols && !block->is_turned)
                 kernels->tile(&tile);
             else
                 tile_aside(kernels, tile, cols < tile_cols ? cols : tile_cols, block->is_turned);

@@ -29,6 +29,9 @@ typedef struct gemm_kernels {
      * from zero; then c = add ? c + scale acc : scale acc: the same for every place in a tile and
      * every number of rows. */
     void (*tile)(const gemm_tile *);
+    /* The same bits for at most STORED_ROWS rows from B as it is stored, element [k, column] at
+     * column * stride + k, all tile_cols of them; the tile's own b is not read. NULL: none. */
+    void (*tile_stored)(const gemm_tile *, const void *b, dtype, int64_t stride);
 
     /* Packing. `rows`: the operand's element [i, k] is at i * stride + k; `cols`: at k * stride +
      * i. n <= tile_rows or tile_cols. A is f32; B any weight type. */
@@ -116,6 +119,6 @@ const row_kernels *row_kernels_avx2(void);
 const row_kernels *row_kernels_avx512(void);
 
 /* Bounds over all tables: buffers are sized by them. */
-enum { TILE_ROWS_MAX = 14, TILE_COLS_MAX = 32, K_BLOCK_MAX = 320 };
+enum { TILE_ROWS_MAX = 14, TILE_COLS_MAX = 32, K_BLOCK_MAX = 320, STORED_ROWS = 4 };
 
 #endif

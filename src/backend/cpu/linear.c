@@ -66,7 +66,7 @@ static gemm_operand weight_operand(const weight_ref *w, bool is_over_rows) {
 /* ---- frozen weights in fewer bits ---- */
 
 static bool is_narrow(const linear_run *run) {
-    return run->cpu->narrow && !run->branches[0].call->is_freed;
+    return run->cpu->narrow && !run->branches[0].call->is_exact;
 }
 
 /* c [rows, cols] (+)= a [rows, k] times the weight. */

@@ -81,6 +81,29 @@ void meter_scatter_add_rows(backend *dev, device_array *y, const device_array *x
     pass_end_moved(&p, METER_SCATTER_ADD_ROWS, 3 * n * cols);
 }
 
+void meter_rotate_halves(backend *dev, device_array *y, const device_array *x, int64_t rows,
+                         int64_t cols, int64_t group, bool inverse) {
+    passing p = pass_begin(dev);
+    if (p.inner)
+        p.ops->rotate_halves(p.inner, y, x, rows, cols, group, inverse);
+    pass_end_moved(&p, METER_ROTATE_HALVES, 2 * rows * cols);
+}
+
+void meter_spectrum_fwd(backend *dev, device_array *w, const spectrum_call *call) {
+    passing p = pass_begin(dev);
+    if (p.inner)
+        p.ops->spectrum_fwd(p.inner, w, call);
+    pass_end(&p, METER_SPECTRUM_FWD, spectrum_cost(call, dev->element_bytes));
+}
+
+void meter_spectrum_bwd(backend *dev, device_array *d_c, const device_array *d_w,
+                        const spectrum_call *call) {
+    passing p = pass_begin(dev);
+    if (p.inner)
+        p.ops->spectrum_bwd(p.inner, d_c, d_w, call);
+    pass_end(&p, METER_SPECTRUM_BWD, spectrum_cost(call, dev->element_bytes));
+}
+
 void meter_activation_fwd(backend *dev, device_array *y, const device_array *x,
                           activation_kind kind, int64_t n) {
     passing p = pass_begin(dev);

@@ -99,6 +99,11 @@ void meter_sum_cols(backend *dev, device_array *s, const device_array *a, const 
                     int64_t rows, int64_t cols, const token_rows *tokens);
 void meter_scatter_add_rows(backend *dev, device_array *y, const device_array *x,
                             const int32_t *index, int64_t n, int64_t cols);
+void meter_rotate_halves(backend *dev, device_array *y, const device_array *x, int64_t rows,
+                         int64_t cols, int64_t group, bool inverse);
+void meter_spectrum_fwd(backend *dev, device_array *w, const spectrum_call *call);
+void meter_spectrum_bwd(backend *dev, device_array *d_c, const device_array *d_w,
+                        const spectrum_call *call);
 void meter_activation_fwd(backend *dev, device_array *y, const device_array *x,
                           activation_kind kind, int64_t n);
 void meter_activation_bwd(backend *dev, device_array *dx, const device_array *dy,

@@ -1,5 +1,7 @@
 #include "backend/meter/op_cost.h"
 
+#include <math.h>
+
 /* Rows a term applies to. */
 static double term_rows(const low_rank_term *term, const token_rows *rows) {
     if (term->job < 0)
@@ -141,6 +143,13 @@ op_cost matmul_cost(const matmul_call *call, size_t element_bytes) {
                      .trained_flops = flops,
                      .bytes = times * (double)element_bytes *
                               (rows * k + k * cols + rows * cols * (call->add ? 2 : 1))};
+}
+
+op_cost spectrum_cost(const spectrum_call *call, size_t element_bytes) {
+    double rows = (double)call->rows, cols = (double)call->cols;
+    double flops = 2.5 * rows * log2(rows) * cols + 4 * (double)call->n * cols;
+    return (op_cost){
+        .flops = flops, .trained_flops = flops, .bytes = (double)element_bytes * 2 * rows * cols};
 }
 
 op_cost moved_cost(int64_t elements, size_t element_bytes) {

@@ -28,6 +28,8 @@ op_cost attention_cost(const attention_call *, const batch *, int32_t layer, siz
                        bool backward);
 /* All of it counts as what trains adds: products of arrays are methods'. */
 op_cost matmul_cost(const matmul_call *, size_t element_bytes);
+/* Fast transforms of all columns, and the waves of the coefficients. */
+op_cost spectrum_cost(const spectrum_call *, size_t element_bytes);
 /* An op that only moves `elements` elements. */
 op_cost moved_cost(int64_t elements, size_t element_bytes);
 

@@ -80,12 +80,12 @@ static void round_block(double *x, int64_t n, compute_type type) {
 }
 
 /* c [n, cols] += a [n, k] w, with w's element [k, col] at [col, k] of the weight, or at [k, col] in
- * backward: both rounded by blocks along k, when the weight is frozen. */
+ * backward: both rounded by blocks along k, unless the call is exact. */
 static void base_product(double *c, const double *a, const linear_call *call, compute_type type,
                          bool is_backward, int32_t n) {
     const weight_ref *w = &call->weight;
     int64_t cols = is_backward ? w->cols : w->rows, k = is_backward ? w->rows : w->cols;
-    if (call->is_freed)
+    if (call->is_exact)
         type = COMPUTE_F32;
     for (int64_t col = 0; col < cols; col++)
         for (int64_t first = 0; first < k; first += BLOCK) {

@@ -99,6 +99,10 @@ void ref_sum_cols(backend *, device_array *s, const device_array *a, const devic
                   int64_t rows, int64_t cols, const token_rows *);
 void ref_scatter_add_rows(backend *, device_array *y, const device_array *x, const int32_t *index,
                           int64_t n, int64_t cols);
+void ref_rotate_halves(backend *, device_array *y, const device_array *x, int64_t rows,
+                       int64_t cols, int64_t group, bool inverse);
+void ref_spectrum_fwd(backend *, device_array *w, const spectrum_call *);
+void ref_spectrum_bwd(backend *, device_array *d_c, const device_array *d_w, const spectrum_call *);
 void ref_activation_fwd(backend *, device_array *y, const device_array *x, activation_kind,
                         int64_t n);
 void ref_activation_bwd(backend *, device_array *dx, const device_array *dy, const device_array *x,

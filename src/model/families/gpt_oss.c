@@ -19,7 +19,7 @@ static graft_status gpt_oss_parse(model_spec *spec, const json_t *config, const 
     static const expert_keys keys = {.n_experts = "num_local_experts",
                                      .n_experts_default = 128,
                                      .n_chosen_default = 4,
-                                     .router = {ROUTER_SOFTMAX_CHOSEN}};
+                                     .router = {.kind = ROUTER_SOFTMAX_CHOSEN}};
     double alpha, limit;
     bool has_bias;
     if (!json_object_get(config, "rope_scaling") && !json_object_get(config, "rope_parameters"))

@@ -94,6 +94,8 @@ graft_status data_stream_open(data_stream **out, const dataset_options *options,
         status = dataset_create(&s->staged, err);
     if (status == GRAFT_OK)
         status = dataset_create(&s->window, err);
+    if (status == GRAFT_OK) /* messages about its rows name their files */
+        status = dataset_copy_paths(s->window, s->options.paths, NULL, s->options.n_paths, err);
     if (status != GRAFT_OK)
         data_stream_close(&s);
     *out = s;

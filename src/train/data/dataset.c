@@ -103,6 +103,7 @@ graft_status dataset_add_tokens(dataset *d, const encoded_row *from, size_t firs
         return error_memory(err, (size_t)n * 8, "the data set");
     const row_token *tokens = from->tokens + first;
     row->weight = (float)from->weight;
+    row->task = from->task;
     for (int32_t i = 0; i < n; i++) {
         size_t at = row->begin + (size_t)i;
         bool has_next = i + 1 < n && i + 1 >= context && tokens[i + 1].label != NOT_TRAINED;
@@ -121,6 +122,7 @@ graft_status dataset_add_stored(dataset *d, const stored_row *from, const int32_
     memcpy(d->ids + row->begin, ids, (size_t)from->n * sizeof *ids);
     memcpy(d->targets + row->begin, targets, (size_t)from->n * sizeof *targets);
     row->weight = from->weight;
+    row->task = from->task;
     keep_row(d, row);
     row->id = id;
     return GRAFT_OK;
@@ -196,6 +198,7 @@ data_row_view dataset_row(const dataset *d, int64_t i) {
                            .n = row->n,
                            .supervised = row->supervised,
                            .weight = row->weight,
+                           .task = row->task,
                            .id = row->id,
                            .source = row->source};
 }
@@ -248,6 +251,20 @@ int64_t dataset_epoch_rows(const dataset *d) {
     return rows;
 }
 
+graft_status dataset_check_tasks(const dataset *d, int32_t n_tasks, graft_error *err) {
+    for (size_t i = 0; n_tasks && i < d->n_rows; i++) {
+        const stored_row *row = &d->rows[i];
+        const char *path = dataset_path(d, row->source.file);
+        if (row->task >= n_tasks)
+            return error_set(err, GRAFT_E_INPUT,
+                             "%s:%lld: task_id is %d; the adapter has %d task%s, numbered from 0: "
+                             "change the row, or make the adapter with more tasks",
+                             path ? path : "", (long long)row->source.line, (int)row->task,
+                             (int)n_tasks, n_tasks == 1 ? "" : "s");
+    }
+    return GRAFT_OK;
+}
+
 uint64_t dataset_hash(const dataset *d) {
     uint64_t hash = XXH3_64bits(d->ids, d->tokens * sizeof *d->ids);
     hash = XXH3_64bits_withSeed(d->targets, d->tokens * sizeof *d->targets, hash);
@@ -258,6 +275,8 @@ uint64_t dataset_hash(const dataset *d) {
         hash = XXH3_64bits_withSeed(&row->n, sizeof row->n, hash);
         if (!is_whole(scale[0]) || !is_whole(share))
             hash = XXH3_64bits_withSeed(scale, sizeof scale, hash);
+        if (row->task)
+            hash = XXH3_64bits_withSeed(&row->task, sizeof row->task, hash);
     }
     return hash;
 }

@@ -90,6 +90,7 @@ typedef struct data_row_view {
     int32_t n;
     int32_t supervised; /* targets that are none of NO_TARGET */
     float weight;       /* of the row's loss */
+    int32_t task;       /* for adapters that know several */
     uint64_t id;        /* its number among the rows of an epoch: dropout counts from it */
     data_source source;
 } data_row_view;
@@ -113,8 +114,12 @@ graft_status dataset_groups(sampler_group **groups, size_t *n, const dataset *, 
 
 int64_t dataset_epoch_rows(const dataset *); /* rows of one epoch: all of the groups' */
 
-/* xxh3 of all ids, targets, row borders, and of weights and shares that are not 1: a resumed run
- * must find the same. */
+/* GRAFT_E_INPUT, with the row's place, where a row's task is none of an adapter's n_tasks (0: the
+ * adapter knows no tasks, and any will do). */
+graft_status dataset_check_tasks(const dataset *, int32_t n_tasks, graft_error *);
+
+/* xxh3 of all ids, targets, row borders, of weights and shares that are not 1, and of tasks that
+ * are not 0: a resumed run must find the same. */
 uint64_t dataset_hash(const dataset *);
 
 /* The scripts of the rows' own words, as they were read. */

@@ -9,6 +9,7 @@ typedef struct stored_row {
     size_t begin; /* of its tokens */
     int32_t n, supervised;
     float weight;
+    int32_t task;
     uint64_t id; /* of data_row_view */
     data_source source;
 } stored_row;

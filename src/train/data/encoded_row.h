@@ -19,7 +19,8 @@ typedef struct encoded_row {
     size_t n, capacity;
     row_kind kind;
     data_source source;
-    double weight;     /* of the row's loss */
+    double weight; /* of the row's loss */
+    int32_t task;
     bool is_document;  /* a .txt file */
     uint32_t findings; /* bits 1 << gate_finding */
 } encoded_row;

@@ -53,6 +53,7 @@ const batch *batch_build(batch_builder *b, const dataset *data, const uint64_t *
                                .targets = view.targets,
                                .n = view.n,
                                .weight = weight * view.weight,
+                               .task = view.task,
                                .row_id = view.id};
         bool fits = batch_builder_add(b, &row);
         assert(fits);

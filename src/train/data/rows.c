@@ -18,7 +18,8 @@ typedef struct kind_keys {
     graft_status (*read)(data_row *, const row_input *, graft_error *);
 } kind_keys;
 
-/* In the order in which a row is tried: the most specific first. Every kind has "weight" too. */
+/* In the order in which a row is tried: the most specific first. Every kind has "weight" and
+ * "task_id" too. */
 static const kind_keys kinds[] = {
     {ROW_TOKENS, {"input_ids"}, false, {"input_ids", "labels", "attention_mask"}, row_read_tokens},
     {ROW_PAIR,
@@ -99,7 +100,7 @@ static bool uses_key(const kind_keys *keys, const char *name) {
     for (size_t i = 0; i < KEYS_MAX && keys->used[i]; i++)
         if (!strcmp(keys->used[i], name))
             return true;
-    return !strcmp(name, "weight");
+    return !strcmp(name, "weight") || !strcmp(name, "task_id");
 }
 
 const char *data_row_extra_column(json_t *row, size_t i) {
@@ -162,6 +163,21 @@ static graft_status read_weight(data_row *out, const row_input *in, graft_error 
     return GRAFT_OK;
 }
 
+static graft_status read_task(data_row *out, const row_input *in, graft_error *err) {
+    const json_t *task = json_object_get(in->row, "task_id");
+    out->task = 0;
+    if (!task || json_is_null(task))
+        return GRAFT_OK;
+    json_int_t value = json_is_integer(task) ? json_integer_value(task) : -1;
+    if (value < 0 || value > ROW_TASK_MAX)
+        return error_set(err, GRAFT_E_INPUT,
+                         "%s: task_id is %s; expected a whole number from 0 to %d", in->origin,
+                         json_is_integer(task) ? "out of range" : json_type_name(task),
+                         ROW_TASK_MAX);
+    out->task = (int32_t)value;
+    return GRAFT_OK;
+}
+
 graft_status data_row_read(data_row *out, json_t *row, answer_kind answer, bool has_template,
                            const char *origin, graft_error *err) {
     const row_input in = {row, has_template, origin};
@@ -176,6 +192,8 @@ graft_status data_row_read(data_row *out, json_t *row, answer_kind answer, bool 
     out->kind = keys->kind;
     out->answer = keys->kind == ROW_PAIR ? answer : ANSWER_PLAIN;
     graft_status status = read_weight(out, &in, err);
+    if (status == GRAFT_OK)
+        status = read_task(out, &in, err);
     if (status == GRAFT_OK)
         status = keys->read(out, &in, err);
     if (status == GRAFT_OK && (out->prompt.failed || out->completion.failed))

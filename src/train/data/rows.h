@@ -27,6 +27,7 @@ typedef struct data_row {
     row_kind kind;
     answer_kind answer;
     double weight; /* of the row's loss: its "weight", else 1 */
+    int32_t task;  /* its "task_id", else 0 */
     /* A conversation: messages before completion_first are a prompt. */
     conversation conversation;
     size_t completion_first;
@@ -43,6 +44,7 @@ typedef struct data_row {
 
 enum { NOT_TRAINED = -100 };
 #define ROW_WEIGHT_MAX 1e6
+#define ROW_TASK_MAX   65535
 
 const char *row_kind_name(row_kind); /* "messages", "prompt + completion", ... */
 bool row_kind_is_preference(row_kind);

@@ -368,6 +368,7 @@ graft_status supervisor_encode(supervisor *s, encoded_row *out, data_row *row, c
     graft_status status;
     out->kind = row->kind;
     out->weight = row->weight;
+    out->task = row->task;
     out->source.answer = (int32_t)row->answer;
     if (row->has_empty_answer)
         encoded_row_find(out, GATE_EMPTY_ANSWER);

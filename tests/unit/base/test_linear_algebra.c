@@ -113,6 +113,20 @@ static void pseudo_inverse_is_one(void **state) {
     }
 }
 
+static void solutions_solve(void **state) {
+    (void)state;
+    enum { N = 7, ROWS = 3 };
+    double *a = make_random(N * N, 5), *kept = make_random(N * N, 5), *x = make_random(ROWS * N, 6),
+           *b = make_random(ROWS * N, 6), *back = make(ROWS * N);
+    assert_ok(linear_solve(x, a, ROWS, N, &test_error));
+    linear_matmul(back, x, false, kept, false, ROWS, N, N, 1);
+    for (int i = 0; i < ROWS * N; i++)
+        test_assert_near(back[i], b[i], 1e-10, 0, "x a");
+    double singular[4] = {1, 2, 2, 4}, row[2] = {1, 1};
+    assert_refused(linear_solve(row, singular, 1, 2, &test_error), GRAFT_E_NUMERIC, "singular");
+    free(a), free(kept), free(x), free(b), free(back);
+}
+
 static void bad_numbers_are_an_error(void **state) {
     (void)state;
     double a[4] = {1, (double)NAN, 2, 3}, u[4], s[2], vt[4];
@@ -121,9 +135,8 @@ static void bad_numbers_are_an_error(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(svd_gives_the_matrix_back),
-        cmocka_unit_test(qr_gives_the_matrix_back),
-        cmocka_unit_test(pseudo_inverse_is_one),
+        cmocka_unit_test(svd_gives_the_matrix_back), cmocka_unit_test(qr_gives_the_matrix_back),
+        cmocka_unit_test(pseudo_inverse_is_one),     cmocka_unit_test(solutions_solve),
         cmocka_unit_test(bad_numbers_are_an_error),
     };
     return cmocka_run_group_tests_name("test_linear_algebra", tests, NULL, NULL);

@@ -360,6 +360,20 @@ static void test_row_weight(void **state) {
     assert_bad("{\"text\": \"p\", \"weight\": \"1\"}", "weight is a string");
 }
 
+static void test_row_task(void **state) {
+    (void)state;
+    data_row row;
+    assert_ok(read_row(&row, "{\"text\": \"p\", \"task_id\": 7}"));
+    assert_int_equal(row.task, 7);
+    data_row_free(&row);
+    assert_ok(read_row(&row, "{\"text\": \"p\"}"));
+    assert_int_equal(row.task, 0);
+    data_row_free(&row);
+    assert_bad("{\"text\": \"p\", \"task_id\": -1}", "task_id is out of range");
+    assert_bad("{\"text\": \"p\", \"task_id\": 65536}", "task_id is out of range");
+    assert_bad("{\"text\": \"p\", \"task_id\": 1.5}", "task_id is a");
+}
+
 static void test_extra_columns(void **state) {
     (void)state;
     json_t *json = NULL;
@@ -390,6 +404,7 @@ int main(void) {
         cmocka_unit_test(test_bad_pairs),
         cmocka_unit_test(test_judged),
         cmocka_unit_test(test_row_weight),
+        cmocka_unit_test(test_row_task),
         cmocka_unit_test(test_extra_columns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -161,11 +161,11 @@ static void test_shares_make_the_epoch(void **state) {
     sampler_destroy(&s);
 }
 
-static void test_shares_and_weights_are_in_the_hash(void **state) {
+static void test_shares_weights_and_tasks_are_in_the_hash(void **state) {
     (void)state;
     const double half = 0.5;
     dataset_options options = options_for(one_path, "{\"text\": \"ab\"}\n");
-    uint64_t hash[3];
+    uint64_t hash[4];
     dataset *d;
     assert_ok(dataset_open(&d, &options, &test_error));
     hash[0] = dataset_hash(d);
@@ -184,7 +184,14 @@ static void test_shares_and_weights_are_in_the_hash(void **state) {
     assert_ok(dataset_open(&d, &options, &test_error));
     hash[2] = dataset_hash(d);
     dataset_close(&d);
-    assert_true(hash[0] != hash[1] && hash[0] != hash[2] && hash[1] != hash[2]);
+    options = options_for(one_path, "{\"text\": \"ab\", \"task_id\": 2}\n");
+    assert_ok(dataset_open(&d, &options, &test_error));
+    assert_int_equal(dataset_row(d, 0).task, 2);
+    hash[3] = dataset_hash(d);
+    dataset_close(&d);
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < i; k++)
+            assert_true(hash[i] != hash[k]);
 }
 
 /* ---- Columns ----------------------------------------------------------------------------------
@@ -383,7 +390,7 @@ int main(void) {
         cmocka_unit_test(test_folders_patterns_and_shares),
         cmocka_unit_test(test_refused_files),
         cmocka_unit_test(test_shares_make_the_epoch),
-        cmocka_unit_test(test_shares_and_weights_are_in_the_hash),
+        cmocka_unit_test(test_shares_weights_and_tasks_are_in_the_hash),
         cmocka_unit_test(test_columns),
         cmocka_unit_test(test_bad_columns),
         cmocka_unit_test(test_preference_rows_are_refused_by_name),
