@@ -6,8 +6,14 @@
 
 #include "adapter/adapter.h"
 
-/* A line of such a test's table. The model is a Llama: hidden 12, intermediate 14, 2 layers, 3
- * query heads on 1 key head, biases everywhere, vocabulary 19, a tied head. */
+/* What a line of the table in adapter_kinds.c passes. */
+typedef enum adapter_check {
+    CHECK_GRADIENTS = 1, /* against differences of the loss */
+    CHECK_MERGE = 2      /* the merged model computes what base and adapter compute */
+} adapter_check;
+
+/* What such a test is about. The model is a Llama: hidden 12, intermediate 14, 2
+ * layers, 3 query heads on 1 key head, biases everywhere, vocabulary 19, a tied head. */
 typedef struct adapter_kind {
     const char *name;
     const char *config;   /* adapter_config.json */
@@ -15,6 +21,10 @@ typedef struct adapter_kind {
                              purpose, so that differences have to hold them: what is derived stays
                              when they change. NULL: none */
 } adapter_kind;
+
+/* Runs a check over the table's lines that pass it; the test's state is the const adapter_kind *.
+ * The exit status of a main. */
+int adapter_kinds_run(const char *group, adapter_check, CMUnitTestFunction);
 
 enum { ADAPTER_CASE_ROWS = 3 };
 
