@@ -86,7 +86,9 @@ typedef struct op_case {
     bool is_attention;
 } op_case;
 
-const op_case *op_case_at(int i);      /* NULL past the last */
-const op_case *routing_case_at(int i); /* those of routing_cases.c, which op_case_at has too */
+const op_case *op_case_at(int i); /* NULL past the last */
+/* Those of routing_cases.c and transform_cases.c, which op_case_at has too. */
+const op_case *routing_case_at(int i);
+const op_case *transform_case_at(int i);
 
 #endif
