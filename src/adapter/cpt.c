@@ -195,13 +195,10 @@ static void cpt_bind(adapter *a, model_hooks *hooks) {
 
 static void load_context(const adapter *a, backend *dev, const weight_source *weights) {
     const cpt_state *s = a->state;
-    weight_ref table = weight_source_outer(weights)->embedding;
+    device_array *context = a->derived[s->context].value;
     for (int32_t i = 0; i < s->n; i++)
-        dev->ops->upload(dev,
-                         array_at(dev, a->derived[s->context].value, i * (int64_t)a->spec->hidden),
-                         (const char *)table.data +
-                             s->ids[i] * table.row_stride * (int64_t)dtype_bytes(table.type),
-                         table.type, a->spec->hidden);
+        virtual_tokens_embed(a, dev, array_at(dev, context, i * (int64_t)a->spec->hidden), weights,
+                             s->ids[i]);
 }
 
 /* How far a token may move: less for models with narrow embeddings. */

@@ -39,20 +39,10 @@ static bool is_lstm(const adapter *a) {
     return !strcmp(config_text(&a->config, "encoder_reparameterization_type"), "LSTM");
 }
 
-/* PEFT takes the width of a token where the config names none. */
-static graft_status settle_hidden(adapter *a, int64_t *hidden, graft_error *err) {
-    if (json_is_null(config_value(&a->config, "encoder_hidden_size")) &&
-        json_object_set_new(a->config.fields, "encoder_hidden_size",
-                            json_integer(a->spec->hidden)) != 0)
-        return error_memory(err, 64, "encoder_hidden_size");
-    *hidden = config_integer(&a->config, "encoder_hidden_size");
-    return GRAFT_OK;
-}
-
 static graft_status describe(adapter *a, p_tuning_state *s, graft_error *err) {
     const int64_t token = a->spec->hidden, rows = virtual_tokens_count(a);
-    int64_t hidden = 0;
-    graft_status status = settle_hidden(a, &hidden, err);
+    graft_status status = virtual_tokens_default(a, "encoder_hidden_size", token, err);
+    const int64_t hidden = config_integer(&a->config, "encoder_hidden_size");
     if (status == GRAFT_OK && is_lstm(a)) {
         const int64_t both = 2 * hidden;
         s->encoder = (prompt_encoder){

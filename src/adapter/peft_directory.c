@@ -45,15 +45,13 @@ static bool has_key(const adapter *a, const char *key) {
     return found && !found->is_unsaved && !found->is_rebuilt;
 }
 
-static graft_status check_tensors(const adapter *a, const safetensors *file, const char *path,
-                                  graft_error *err) {
-    for (size_t i = 0; i < safetensors_count(file); i++)
-        if (!has_key(a, safetensors_name(file, i)))
-            return peft_refuse_key(a, safetensors_name(file, i), path, err);
+/* The tensors that PEFT's file holds, or those it does not. */
+static graft_status check_own(const adapter *a, const safetensors *file, bool is_unsaved,
+                              const char *path, graft_error *err) {
     for (size_t i = 0; i < a->n_tensors; i++) {
         const adapter_tensor *t = &a->tensors[i];
         tensor_view view;
-        if (t->is_unsaved || t->is_rebuilt)
+        if (t->is_unsaved != is_unsaved || t->is_rebuilt)
             continue;
         if (!safetensors_find(&view, file, t->key))
             return peft_refuse_missing(t, file, path, err);
@@ -65,6 +63,14 @@ static graft_status check_tensors(const adapter *a, const safetensors *file, con
             return status;
     }
     return GRAFT_OK;
+}
+
+static graft_status check_tensors(const adapter *a, const safetensors *file, const char *path,
+                                  graft_error *err) {
+    for (size_t i = 0; i < safetensors_count(file); i++)
+        if (!has_key(a, safetensors_name(file, i)))
+            return peft_refuse_key(a, safetensors_name(file, i), path, err);
+    return check_own(a, file, false, path, err);
 }
 
 static bool views_equal(const tensor_view *a, const tensor_view *b) {
@@ -132,24 +138,6 @@ static bool has_unsaved(const adapter *a) {
     return false;
 }
 
-static graft_status check_unsaved(const adapter *a, const safetensors *file, const char *path,
-                                  graft_error *err) {
-    for (size_t i = 0; i < a->n_tensors; i++) {
-        const adapter_tensor *t = &a->tensors[i];
-        tensor_view view;
-        if (!t->is_unsaved)
-            continue;
-        if (!safetensors_find(&view, file, t->key))
-            return peft_refuse_missing(t, file, path, err);
-        if (!tensor_has_shape(&view, t->rank, t->shape))
-            return peft_refuse_shape(a, t, &view, path, err);
-        graft_status status = tensor_check_values(&view, t->key, path, err);
-        if (status != GRAFT_OK)
-            return status;
-    }
-    return GRAFT_OK;
-}
-
 /* A folder that PEFT wrote has no such file. */
 static graft_status load_unsaved(adapter *a, backend *dev, const char *folder, graft_error *err) {
     a->lacks_unsaved = false;
@@ -162,7 +150,7 @@ static graft_status load_unsaved(adapter *a, backend *dev, const char *folder, g
     if (status == GRAFT_OK && !a->lacks_unsaved)
         status = safetensors_open(&file, path, err);
     if (status == GRAFT_OK && file)
-        status = check_unsaved(a, file, path, err);
+        status = check_own(a, file, true, path, err);
     if (status == GRAFT_OK && file)
         upload_tensors(a, dev, file, true);
     safetensors_close(&file);

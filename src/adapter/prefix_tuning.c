@@ -31,10 +31,9 @@ typedef struct prefix_state {
 static const char embedding_name[] = "embedding.weight";
 
 static graft_status describe_encoder(adapter *a, prefix_state *s, graft_error *err) {
-    if (json_is_null(config_value(&a->config, "encoder_hidden_size")) &&
-        json_object_set_new(a->config.fields, "encoder_hidden_size",
-                            json_integer(s->prefix.width)) != 0)
-        return error_memory(err, 64, "encoder_hidden_size");
+    graft_status status = virtual_tokens_default(a, "encoder_hidden_size", s->prefix.width, err);
+    if (status != GRAFT_OK)
+        return status;
     const int64_t hidden = config_integer(&a->config, "encoder_hidden_size");
     const int64_t out = 2 * a->spec->n_layers * s->prefix.width;
     s->encoder = (prompt_encoder){
@@ -49,7 +48,7 @@ static graft_status describe_encoder(adapter *a, prefix_state *s, graft_error *e
                    : GRAFT_E_MEMORY;
     if (!encoder_tensor(a, embedding_name, s->prefix.n, s->prefix.width, err))
         return GRAFT_E_MEMORY;
-    graft_status status = prompt_encoder_shape(a, &s->encoder, err);
+    status = prompt_encoder_shape(a, &s->encoder, err);
     return status == GRAFT_OK ? encoder_output_tensor(a, s->prefix.n, out, err) : status;
 }
 

@@ -40,16 +40,6 @@ static graft_status check_start(const adapter *a, graft_error *err) {
     return GRAFT_OK;
 }
 
-/* A row of the model's own embedding. */
-static void copy_row(const adapter_tensor *t, int64_t to, backend *dev,
-                     const weight_source *weights, int64_t row) {
-    weight_ref table = weight_source_outer(weights)->embedding;
-    dev->ops->upload(dev, array_at(dev, t->value, to * t->shape[1]),
-                     (const char *)table.data +
-                         row * table.row_stride * (int64_t)dtype_bytes(table.type),
-                     table.type, t->shape[1]);
-}
-
 /* RANDOM: as nn.Embedding draws its rows. SAMPLE_VOCAB: rows of the model's own embedding. TEXT:
  * those of the text's tokens, repeated or cut to the number of virtual ones. */
 static graft_status prompt_init(adapter *a, backend *dev, const weight_source *weights, rng *random,
@@ -60,9 +50,10 @@ static graft_status prompt_init(adapter *a, backend *dev, const weight_source *w
     if (status != GRAFT_OK || !strcmp(config_text(&a->config, "prompt_tuning_init"), "RANDOM"))
         return status;
     for (int64_t i = 0; i < t->shape[0]; i++)
-        copy_row(t, i, dev, weights,
-                 a->n_start_ids ? a->start_ids[(size_t)i % a->n_start_ids]
-                                : (int64_t)(rng_uniform(random) * (double)a->spec->vocab));
+        virtual_tokens_embed(a, dev, array_at(dev, t->value, i * t->shape[1]), weights,
+                             a->n_start_ids
+                                 ? a->start_ids[(size_t)i % a->n_start_ids]
+                                 : (int64_t)(rng_uniform(random) * (double)a->spec->vocab));
     return GRAFT_OK;
 }
 

@@ -23,5 +23,10 @@
  * refuses values that are not the model's. token_dim and heads: as the method counts them. */
 graft_status virtual_tokens_settle(adapter *, int64_t token_dim, int64_t heads, graft_error *);
 int32_t virtual_tokens_count(const adapter *);
+/* Sets a key that the config leaves to PEFT. */
+graft_status virtual_tokens_default(adapter *, const char *key, int64_t value, graft_error *);
+/* to [hidden] = the model's own embedding of a token. */
+void virtual_tokens_embed(const adapter *, backend *, device_array *to, const weight_source *,
+                          int64_t token);
 
 #endif
